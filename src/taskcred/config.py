@@ -1,0 +1,230 @@
+"""The configuration: `taskcred.toml` and `TASKCRED_*`. Secrets are named by file, never written here.
+
+Precedence: command line, environment (`TASKCRED_SERVER__PORT`), the file, defaults. The file is
+`--config`, else `TASKCRED_CONFIG`, else `taskcred.toml` in the data directory. docs/configuration.md
+describes every setting; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+def _seconds(value: Any) -> Any:
+    """Durations are written as a number of seconds or with a unit: "90s", "15m", "12h", "30d"."""
+    if isinstance(value, str) and value[:-1].replace(".", "", 1).isdigit() and value[-1:] in "smhd":
+        return timedelta(seconds=float(value[:-1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[value[-1]])
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+
+
+class Section(BaseModel):
+    """A table of the file; a name it does not know is an error, not a silence."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(Section):
+    """Where web listens."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8300, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    public_url: str = Field(
+        "", description="The URL under which users reach the server; default: host and port."
+    )
+    tls_cert: Path | None = Field(None, description="PEM file of the certificate chain; with tls_key: https.")
+    tls_key: Path | None = Field(None, description="PEM file of the certificate's key.")
+    processes: int = Field(1, ge=1, le=64, description="Web processes.")
+    threads: int = Field(64, ge=4, le=512, description="Threads of each web process.")
+    pin: bool = Field(True, description="Pin each web process to a core, where there are as many cores.")
+    drain: Duration = Field(
+        timedelta(seconds=10), description="How long a replaced web process finishes connections."
+    )
+
+
+class VaultSettings(Section):
+    """Where key material lives."""
+
+    kind: Literal["embedded"] = Field("embedded", description="The vault's kind.")
+    master_key_file: Path | None = Field(
+        None, description="The embedded vault's master key; default: master.key in the data directory."
+    )
+
+
+class IdentitySettings(Section):
+    """The identity provider's client."""
+
+    timeout: Duration = Field(
+        timedelta(seconds=10), description="Time-out of one call to the identity provider."
+    )
+    bulkhead: int = Field(
+        16, ge=1, le=256, description="Calls to the provider under way at once in a process."
+    )
+
+
+class IamSettings(Section):
+    """The local IAM."""
+
+    token_ttl: Duration = Field(timedelta(hours=1), description="Life of an access token.")
+    sign_in_ttl: Duration = Field(
+        timedelta(hours=12), description="How long the browser's sign-in is remembered."
+    )
+    signing_key_life: Duration = Field(
+        timedelta(days=30), description="A signing key is replaced at this age."
+    )
+
+
+class TokenSettings(Section):
+    """Access tokens and stand-in keys."""
+
+    outage_grace: Duration = Field(
+        timedelta(seconds=60),
+        description="How long cached tokens of live runs are given out without the database.",
+    )
+    standin_rate: int = Field(50, ge=1, description="Token requests per second for one stand-in key.")
+    standin_burst: int = Field(200, ge=1, description="Token requests one stand-in key may make at once.")
+
+
+class JobSettings(Section):
+    """How jobs run."""
+
+    isolation: Literal["auto", "bubblewrap", "user", "none"] = Field(
+        "auto", description="auto: bubblewrap where it works, else another OS user, else refuse to run jobs."
+    )
+    user: str | None = Field(None, description="OS user that jobs run as, where isolation is user.")
+    concurrency: int = Field(50, ge=1, le=1000, description="Jobs that run at once.")
+    per_owner: int = Field(2, ge=1, le=1000, description="Jobs of one owner that run at once.")
+    readable: tuple[Path, ...] = Field(
+        (), description="Paths that jobs may read besides the system's programs."
+    )
+    http_allow: tuple[str, ...] = Field((), description="Hosts (host or host:port) that http tasks may call.")
+    kill_grace: Duration = Field(
+        timedelta(seconds=5), description="Between asking a job to end and ending it."
+    )
+
+
+class NoticeSettings(Section):
+    """How owners are told, besides the pages."""
+
+    smtp_host: str = Field("", description="SMTP server; empty: no mail.")
+    smtp_port: int = Field(25, ge=1, le=65535, description="Port of the SMTP server.")
+    smtp_starttls: bool = Field(False, description="Whether to use STARTTLS.")
+    smtp_user: str = Field("", description="User name at the SMTP server; empty: none.")
+    smtp_password_file: Path | None = Field(None, description="File with the SMTP password.")
+    mail_from: str = Field("taskcred@localhost", description="Sender of mails.")
+    webhook_url: str = Field("", description="URL that gets signed notices; empty: none.")
+    webhook_secret_file: Path | None = Field(
+        None, description="File with the webhook's signing secret (whsec_...)."
+    )
+    repeat_prompt: Duration = Field(timedelta(days=1), description="An open prompt is repeated after this.")
+
+
+class RetentionSettings(Section):
+    """How long things are kept."""
+
+    runs: Duration = Field(timedelta(days=30), description="Ended runs with their output.")
+
+
+class LogSettings(Section):
+    """Structured logs on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least level that is written."
+    )
+    format: Literal["auto", "json", "text"] = Field(
+        "auto", description="auto: text on a terminal, else JSON lines."
+    )
+
+
+class RetrySettings(Section):
+    """A task's retries."""
+
+    max_attempts: int = Field(1, ge=1, le=100, description="Tries, the first one counted.")
+    delay: Duration = Field(
+        timedelta(seconds=10), description="Wait before the second try; doubles each time."
+    )
+    max_delay: Duration = Field(timedelta(minutes=10), description="Longest wait between tries.")
+    on_lost: bool = Field(
+        True, description="Try again when a worker died with the job; false: mark it failed."
+    )
+
+
+class TaskSettings(Section):
+    """A task in the catalogue: `[tasks.NAME]`."""
+
+    kind: Literal["command", "python", "http"] = Field(description="How the job is carried out.")
+    title: str = Field("", description="Name shown to users; default: the task's name.")
+    description: str = Field("", description="What it does, for users.")
+    parameters: dict[str, Any] = Field(
+        default_factory=lambda: {"type": "object", "additionalProperties": False},
+        description="JSON schema of the parameters, an object.",
+    )
+    argv: tuple[str, ...] = Field(
+        (), description="command: the argument vector; {name} stands for a parameter."
+    )
+    environment: dict[str, str] = Field(
+        default_factory=dict, description="command, python: extra environment."
+    )
+    working_directory: str | None = Field(
+        None, description="command: where it starts; default: a fresh directory."
+    )
+    sdk_services: tuple[str, ...] = Field(
+        (), description="IBM SDK services that get their settings by environment."
+    )
+    entry_point: str = Field("", description='python: "package.module:function".')
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = Field("POST", description="http: the method.")
+    url: str = Field("", description="http: the URL; its host must be in jobs.http_allow.")
+    timeout: Duration = Field(timedelta(hours=24), description="An attempt is ended after this.")
+    retry: RetrySettings = Field(
+        default_factory=RetrySettings, description="When a failed attempt is repeated."
+    )
+    output_limit: int = Field(
+        1_048_576, ge=0, le=67_108_864, description="Bytes of output kept for each attempt."
+    )
+
+
+class Settings(BaseSettings):
+    """All settings; frozen."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="TASKCRED_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    data_dir: Path = Field(Path("taskcred-data"), description="Directory of everything the server keeps.")
+    revocations_dir: Path | None = Field(
+        None,
+        description="Directory of the revocation log, outside every backup; default: revocations beside data_dir.",
+    )
+    server: Server = Server()
+    vault: VaultSettings = VaultSettings()
+    identity: IdentitySettings = IdentitySettings()
+    iam: IamSettings = IamSettings()
+    tokens: TokenSettings = TokenSettings()
+    jobs: JobSettings = JobSettings()
+    notices: NoticeSettings = NoticeSettings()
+    retention: RetentionSettings = RetentionSettings()
+    log: LogSettings = LogSettings()
+    tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="The catalogue of tasks.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over the file, which `load` passes as init values."""
+        return env_settings, init_settings

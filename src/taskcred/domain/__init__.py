@@ -1,0 +1,1 @@
+"""Frozen values and pure decisions. Standard library only; time, randomness and ids are arguments."""

@@ -1,0 +1,1 @@
+"""The records: tables, migrations and queries by noun. SQLAlchemy Core, sync, SQLite or PostgreSQL."""
