@@ -1,178 +1,35 @@
-"""Fakes that ship: what unit and service tests, ours and our users', run on instead of mocks.
-
-`make_context` gives a `Context` on a migrated SQLite file with an in-memory vault and identity provider, a
-clock that stands still, and guards that fail a test when a port is called while a transaction is open.
-Every fake lets a test script its failures and look at what was asked of it.
-"""
+"""An identity provider in memory."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import threading
 import uuid
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from pathlib import Path
-from typing import Any, Final, NoReturn, cast
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, Final, NoReturn
 from urllib.parse import parse_qs, urlencode, urlsplit
 
 import jwt
-import sqlalchemy as sa
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from taskcred.domain import keytext
-from taskcred.domain.permissions import Authentication, Principal
-from taskcred.domain.policy import Policy
 from taskcred.domain.secret import Secret
-from taskcred.domain.tasks import Task
 from taskcred.errors import (
     InvalidTokenError,
     KeyRefusedError,
     ProviderRefusedError,
-    RecordNotFoundError,
     TaskcredError,
     UpstreamUnavailableError,
-    VaultSealedError,
-    VaultUnreachableError,
 )
 from taskcred.identity import claims as identity_claims
-from taskcred.ports import AccessToken, Account, Clock, IdentityProvider, ProviderKey, SignIn, Vault
-from taskcred.services.context import Context, RevocationLog, RunQueue
-from taskcred.store import migrate
-from taskcred.store.engine import Store, is_transaction_open, sqlite_engine
-from taskcred.store.epoch import Epoch
-from taskcred.store.sealer import Sealer
+from taskcred.ports import AccessToken, Account, Clock, ProviderKey, SignIn
+from taskcred.testing.scripted import Scripted
 
 CLIENT_ID: Final = "taskcred"
-START: Final = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)  # a Monday
 _APIKEY_GRANT: Final = "urn:ibm:params:oauth:grant-type:apikey"
-
-
-class FrozenClock:
-    """Time that moves only when a test says so."""
-
-    def __init__(self, start: datetime = START) -> None:
-        self._start = start
-        self._now = start
-
-    def now(self) -> datetime:
-        """The instant the test has reached."""
-        return self._now
-
-    def monotonic(self) -> float:
-        """Seconds since the clock was made."""
-        return (self._now - self._start).total_seconds()
-
-    def advance(self, by: timedelta) -> datetime:
-        """Move on, and tell what time it is then."""
-        self._now += by
-        return self._now
-
-
-class Failure(StrEnum):
-    """How a scripted call fails: not reached; answered with a refusal; carried out, the answer lost."""
-
-    UNAVAILABLE = "unavailable"
-    REFUSE = "refuse"
-    COMMIT_THEN_DROP = "commit_then_drop"
-
-
-class Scripted:
-    """Calls that are counted, and that fail where a test said so.
-
-    `hook(method)` runs before every call outside any lock: a test puts latency, a barrier, or a crash
-    (an exception of its own) there.
-    """
-
-    def __init__(self) -> None:
-        self.calls: Counter[str] = Counter()
-        self.hook: Callable[[str], None] | None = None
-        self._script: dict[str, list[Failure]] = {}
-        self._always: dict[str, Failure] = {}
-        self._lock = threading.RLock()
-
-    def script(self, method: str, failure: Failure, times: int | None = 1) -> None:
-        """Let the next `times` calls of `method` fail so; None: all until `recover`. "*" is every method."""
-        with self._lock:
-            if times is None:
-                self._always[method] = failure
-            else:
-                self._script.setdefault(method, []).extend([failure] * times)
-
-    def recover(self) -> None:
-        """Forget every scripted failure."""
-        with self._lock:
-            self._script.clear()
-            self._always.clear()
-
-    def _next(self, method: str) -> Failure | None:
-        for name in (method, "*"):
-            if self._script.get(name):
-                return self._script[name].pop(0)
-            if name in self._always:
-                return self._always[name]
-        return None
-
-    @contextmanager
-    def _call(
-        self, method: str, away: type[TaskcredError], refused: Callable[[], TaskcredError]
-    ) -> Iterator[None]:
-        with self._lock:
-            self.calls[method] += 1
-            failure = self._next(method)
-        if self.hook is not None:
-            self.hook(method)
-        if failure is Failure.UNAVAILABLE:
-            raise away(f"scripted: {method} is away")
-        if failure is Failure.REFUSE:
-            raise refused()
-        with self._lock:
-            yield
-        if failure is Failure.COMMIT_THEN_DROP:
-            raise away(f"scripted: the answer of {method} was lost")
-
-
-class InMemoryVault(Scripted):
-    """A vault that forgets everything with the process. REFUSE makes it answer as sealed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.records: dict[str, Secret] = {}
-
-    @contextmanager
-    def _vault_call(self, method: str) -> Iterator[None]:
-        with self._call(
-            method, VaultUnreachableError, lambda: VaultSealedError("scripted: the vault is sealed")
-        ):
-            yield
-
-    def store(self, path: str, secret: Secret) -> None:
-        """See `ports.Vault`; likewise the methods below."""
-        with self._vault_call("store"):
-            self.records[path] = secret
-
-    def open(self, path: str) -> Secret:
-        with self._vault_call("open"):
-            if path not in self.records:
-                raise RecordNotFoundError(f"The vault holds no record {path!r}.")
-            return self.records[path]
-
-    def destroy(self, path: str) -> None:
-        with self._vault_call("destroy"):
-            self.records.pop(path, None)
-
-    def paths(self, prefix: str = "") -> list[str]:
-        with self._vault_call("paths"):
-            return sorted(path for path in self.records if path.startswith(prefix))
-
-    def check(self) -> None:
-        with self._vault_call("check"):
-            pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -472,146 +329,3 @@ class InMemoryIdentityProvider(Scripted):
     def check(self) -> None:
         with self._provider_call("check"):
             pass
-
-
-class _Guard:
-    """Forwards everything; the port's methods only while this thread holds no transaction."""
-
-    def __init__(self, inner: object, port: type) -> None:
-        self._inner = inner
-        self._methods = frozenset(name for name in vars(port) if not name.startswith("_"))
-
-    def __getattr__(self, name: str) -> Any:
-        attribute = getattr(self._inner, name)
-        if name not in self._methods:
-            return attribute
-
-        def guarded(*args: Any, **kwargs: Any) -> Any:
-            if is_transaction_open():
-                raise AssertionError(f"{name}() of a port was called while a transaction was open")
-            return attribute(*args, **kwargs)
-
-        return guarded
-
-
-class GuardedVault(_Guard):
-    """A vault that fails the test which calls it inside a transaction."""
-
-    def __init__(self, inner: Vault) -> None:
-        super().__init__(inner, Vault)
-
-
-class GuardedProvider(_Guard):
-    """An identity provider that fails the test which calls it inside a transaction."""
-
-    def __init__(self, inner: IdentityProvider) -> None:
-        super().__init__(inner, IdentityProvider)
-
-
-@dataclass(frozen=True, slots=True)
-class Enqueued:
-    """What was put in line, once its transaction committed."""
-
-    run_id: str
-    dispatch_no: int
-    owner: str
-    delay: timedelta
-
-
-@dataclass(slots=True)
-class RecordingQueue:
-    """A queue that remembers; what was rolled back was never in it."""
-
-    enqueued: list[Enqueued] = field(default_factory=list)
-
-    def enqueue(
-        self,
-        connection: sa.Connection,
-        run_id: str,
-        dispatch_no: int,
-        owner: str,
-        delay: timedelta = timedelta(0),
-    ) -> None:
-        """See `services.context.RunQueue`."""
-        item = Enqueued(run_id, dispatch_no, owner, delay)
-
-        def committed(_connection: sa.Connection) -> None:
-            if all((e.run_id, e.dispatch_no) != (run_id, dispatch_no) for e in self.enqueued):
-                self.enqueued.append(item)
-
-        sa.event.listen(connection, "commit", committed)
-
-
-@dataclass(frozen=True, slots=True)
-class Revoked:
-    """One entry of the revocation log."""
-
-    kind: str
-    ref: str
-    account_id: str
-    iam_id: str
-
-
-@dataclass(slots=True)
-class RecordingRevocations:
-    """A revocation log that remembers."""
-
-    entries: list[Revoked] = field(default_factory=list)
-
-    def append(self, kind: str, ref: str, account_id: str, iam_id: str) -> None:
-        """See `services.context.RevocationLog`."""
-        self.entries.append(Revoked(kind, ref, account_id, iam_id))
-
-
-def make_context(
-    directory: Path,
-    *,
-    clock: Clock | None = None,
-    vault: Vault | None = None,
-    provider: IdentityProvider | None = None,
-    queue: RunQueue | None = None,
-    revocations: RevocationLog | None = None,
-    public_url: str = "https://taskcred.test",
-    policy: Policy | None = None,
-    tasks: Mapping[str, Task] | None = None,
-) -> Context:
-    """A context on `directory`/records.db. Called again with the same directory and vault, it is what a
-    restarted process would have. `ctx.vault` and `ctx.provider` are guarded and forward what the fakes add
-    (`ctx.provider.add_person(...)`)."""
-    clock = clock or FrozenClock()
-    vault = vault or InMemoryVault()
-    provider = provider or InMemoryIdentityProvider(clock, url=public_url)
-    engine = sqlite_engine(directory / "records.db")
-    migrate.upgrade(engine)
-    if not vault.paths("tokens/keyset"):
-        vault.store("tokens/keyset", Sealer.new_keyset())
-    return Context(
-        store=Store(engine, Epoch(directory / "epoch")),
-        vault=cast("Vault", GuardedVault(vault)),
-        provider=cast("IdentityProvider", GuardedProvider(provider)),
-        clock=clock,
-        sealer=Sealer(vault.open("tokens/keyset")),
-        queue=queue or RecordingQueue(),
-        revocations=revocations or RecordingRevocations(),
-        public_url=public_url,
-        policy=policy or Policy(),
-        tasks=tasks or {},
-    )
-
-
-def interactive(
-    iam_id: str,
-    account_id: str,
-    *,
-    auth_time: datetime = START,
-    token: Secret | None = None,
-    session: bool = False,
-) -> Principal:
-    """A person who signed in at `auth_time`, by access token or (`session`) on the pages."""
-    how = Authentication.SESSION if session else Authentication.INTERACTIVE
-    return Principal(iam_id, account_id, how, auth_time=auth_time, token=token)
-
-
-def programmatic(iam_id: str, account_id: str, *, token: Secret | None = None) -> Principal:
-    """A program whose access token was made from an API key."""
-    return Principal(iam_id, account_id, Authentication.PROGRAMMATIC, token=token)

@@ -1,0 +1,103 @@
+"""Fakes that ship: what unit and service tests, ours and our users', run on instead of mocks.
+
+`make_context` gives a `Context` on a migrated SQLite file with an in-memory vault and identity provider, a
+clock that stands still, and guards that fail a test when a port is called while a transaction is open.
+Every fake lets a test script its failures and look at what was asked of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import cast
+
+from taskcred.domain.permissions import Authentication, Principal
+from taskcred.domain.policy import Policy
+from taskcred.domain.secret import Secret
+from taskcred.domain.tasks import Task
+from taskcred.ports import Clock, IdentityProvider, Vault
+from taskcred.services.context import Context, RevocationLog, RunQueue
+from taskcred.store import migrate
+from taskcred.store.engine import Store, sqlite_engine
+from taskcred.store.epoch import Epoch
+from taskcred.store.sealer import Sealer
+from taskcred.testing.guards import GuardedProvider, GuardedVault
+from taskcred.testing.provider import CLIENT_ID, InMemoryIdentityProvider, Person
+from taskcred.testing.recording import Enqueued, RecordingQueue, RecordingRevocations, Revoked
+from taskcred.testing.scripted import START, Failure, FrozenClock, Scripted
+from taskcred.testing.vault import InMemoryVault
+
+__all__ = [
+    "CLIENT_ID",
+    "START",
+    "Enqueued",
+    "Failure",
+    "FrozenClock",
+    "GuardedProvider",
+    "GuardedVault",
+    "InMemoryIdentityProvider",
+    "InMemoryVault",
+    "Person",
+    "RecordingQueue",
+    "RecordingRevocations",
+    "Revoked",
+    "Scripted",
+    "interactive",
+    "make_context",
+    "programmatic",
+]
+
+
+def make_context(
+    directory: Path,
+    *,
+    clock: Clock | None = None,
+    vault: Vault | None = None,
+    provider: IdentityProvider | None = None,
+    queue: RunQueue | None = None,
+    revocations: RevocationLog | None = None,
+    public_url: str = "https://taskcred.test",
+    policy: Policy | None = None,
+    tasks: Mapping[str, Task] | None = None,
+) -> Context:
+    """A context on `directory`/records.db. Called again with the same directory and vault, it is what a
+    restarted process would have. `ctx.vault` and `ctx.provider` are guarded and forward what the fakes add
+    (`ctx.provider.add_person(...)`)."""
+    clock = clock or FrozenClock()
+    vault = vault or InMemoryVault()
+    provider = provider or InMemoryIdentityProvider(clock, url=public_url)
+    engine = sqlite_engine(directory / "records.db")
+    migrate.upgrade(engine)
+    if not vault.paths("tokens/keyset"):
+        vault.store("tokens/keyset", Sealer.new_keyset())
+    return Context(
+        store=Store(engine, Epoch(directory / "epoch")),
+        vault=cast("Vault", GuardedVault(vault)),
+        provider=cast("IdentityProvider", GuardedProvider(provider)),
+        clock=clock,
+        sealer=Sealer(vault.open("tokens/keyset")),
+        queue=queue or RecordingQueue(),
+        revocations=revocations or RecordingRevocations(),
+        public_url=public_url,
+        policy=policy or Policy(),
+        tasks=tasks or {},
+    )
+
+
+def interactive(
+    iam_id: str,
+    account_id: str,
+    *,
+    auth_time: datetime = START,
+    token: Secret | None = None,
+    session: bool = False,
+) -> Principal:
+    """A person who signed in at `auth_time`, by access token or (`session`) on the pages."""
+    how = Authentication.SESSION if session else Authentication.INTERACTIVE
+    return Principal(iam_id, account_id, how, auth_time=auth_time, token=token)
+
+
+def programmatic(iam_id: str, account_id: str, *, token: Secret | None = None) -> Principal:
+    """A program whose access token was made from an API key."""
+    return Principal(iam_id, account_id, Authentication.PROGRAMMATIC, token=token)
