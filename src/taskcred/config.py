@@ -1,7 +1,6 @@
-"""The configuration: `taskcred.toml` and `TASKCRED_*`. Secrets are named by file, never written here.
+"""The configuration's shape. Secrets are named by file, never written here.
 
-Precedence: command line, environment (`TASKCRED_SERVER__PORT`), the file, defaults. The file is
-`--config`, else `TASKCRED_CONFIG`, else `taskcred.toml` in the data directory. docs/configuration.md
+`load` reads it; config_sources.py says from where and explains what is wrong. docs/configuration.md
 describes every setting; a test compares the two.
 """
 
@@ -11,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 
@@ -22,7 +21,7 @@ def _seconds(value: Any) -> Any:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(_seconds)]
+Duration = Annotated[timedelta, BeforeValidator(_seconds), Field(ge=timedelta(0))]
 
 
 class Section(BaseModel):
@@ -48,6 +47,12 @@ class Server(Section):
         timedelta(seconds=10), description="How long a replaced web process finishes connections."
     )
 
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Server:
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise ValueError("tls_cert and tls_key belong together: set both, or none")
+        return self
+
 
 class VaultSettings(Section):
     """Where key material lives."""
@@ -62,7 +67,7 @@ class IdentitySettings(Section):
     """The identity provider's client."""
 
     timeout: Duration = Field(
-        timedelta(seconds=10), description="Time-out of one call to the identity provider."
+        timedelta(seconds=10), gt=timedelta(0), description="Time-out of one call to the identity provider."
     )
     bulkhead: int = Field(
         16, ge=1, le=256, description="Calls to the provider under way at once in a process."
@@ -72,7 +77,7 @@ class IdentitySettings(Section):
 class IamSettings(Section):
     """The local IAM."""
 
-    token_ttl: Duration = Field(timedelta(hours=1), description="Life of an access token.")
+    token_ttl: Duration = Field(timedelta(hours=1), gt=timedelta(0), description="Life of an access token.")
     sign_in_ttl: Duration = Field(
         timedelta(hours=12), description="How long the browser's sign-in is remembered."
     )
@@ -108,6 +113,12 @@ class JobSettings(Section):
     kill_grace: Duration = Field(
         timedelta(seconds=5), description="Between asking a job to end and ending it."
     )
+
+    @model_validator(mode="after")
+    def _user_is_named(self) -> JobSettings:
+        if self.isolation == "user" and not self.user:
+            raise ValueError('isolation = "user" needs jobs.user, the OS user that jobs run as')
+        return self
 
 
 class NoticeSettings(Section):
@@ -181,7 +192,9 @@ class TaskSettings(Section):
     entry_point: str = Field("", description='python: "package.module:function".')
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"] = Field("POST", description="http: the method.")
     url: str = Field("", description="http: the URL; its host must be in jobs.http_allow.")
-    timeout: Duration = Field(timedelta(hours=24), description="An attempt is ended after this.")
+    timeout: Duration = Field(
+        timedelta(hours=24), gt=timedelta(0), description="An attempt is ended after this."
+    )
     retry: RetrySettings = Field(
         default_factory=RetrySettings, description="When a failed attempt is repeated."
     )
@@ -196,7 +209,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="TASKCRED_",
         env_nested_delimiter="__",
-        extra="ignore",
+        extra="forbid",
         frozen=True,
         nested_model_default_partial_update=True,
     )
@@ -226,5 +239,20 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over the file, which `load` passes as init values."""
-        return env_settings, init_settings
+        """Nothing but what the caller gives: `load` has merged the sources and knows which said what."""
+        return (init_settings,)
+
+
+def load(config_file: Path | None = None, data_dir: Path | None = None, **overrides: Any) -> Settings:
+    """The settings of this machine. `overrides` are what the command line said: `server={"port": 0}`.
+
+    Precedence, first wins: command line; environment (`TASKCRED_SERVER__PORT`, and
+    `TASKCRED_MASTER_KEY_FILE` for `vault.master_key_file`); the file; defaults. The file is `config_file`,
+    else the one `TASKCRED_CONFIG` names, else `taskcred.toml` in the data directory if there is one. The
+    data directory is `data_dir`, else `TASKCRED_DATA_DIR`, else `data_dir` in a file that was named,
+    else `taskcred-data` in the working directory. Paths in the file are relative to the file.
+    Raises ConfigurationError, which says what is wrong, in which file or variable, and what to write.
+    """
+    from taskcred.config_sources import read  # that module imports this one
+
+    return read(config_file, data_dir, overrides).settings
