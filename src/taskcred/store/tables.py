@@ -283,7 +283,7 @@ notices = sa.Table(
     sa.Column("kind", sa.String(64), nullable=False),
     sa.Column("channel", sa.String(16), nullable=False),  # page | mail | webhook
     sa.Column("payload", sa.JSON, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),  # open | sent | given_up | read
+    sa.Column("state", sa.String(16), nullable=False),  # open | sent | read | withdrawn | given_up
     sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
     sa.Column("next_try_at", Instant),
     sa.Column("error", sa.String(512)),

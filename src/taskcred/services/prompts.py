@@ -1,0 +1,144 @@
+"""Prompts: an owner without a usable task credential is asked for one, once, and told until they answer."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from taskcred.domain.runs import PromptState
+from taskcred.services import notices
+from taskcred.services.context import Context
+from taskcred.store import audit
+from taskcred.store import notices as notice_store
+from taskcred.store import prompts as store
+from taskcred.store import runs as run_store
+
+OPENED: Final = "prompt.opened"
+REMINDER: Final = "prompt.reminder"
+
+_WORDS: Final = {
+    "missing": (
+        "A task credential is needed",
+        "Your work waits because you have no task credential in this account. "
+        "Create one and everything that waits starts by itself.",
+    ),
+    "unusable": (
+        "Your task credential no longer works",
+        "Your work waits because the key of your task credential expired or was refused. "
+        "Give it a new key and everything that waits starts by itself.",
+    ),
+    "locked": (
+        "Your task credential is locked",
+        "Your work waits because an operator locked your task credential. "
+        "Ask your taskcred operator to unlock it; everything that waits then starts by itself.",
+    ),
+}
+
+
+def open_for(
+    ctx: Context,
+    connection: sa.Connection,
+    account_id: str,
+    iam_id: str,
+    why: str,
+    actor: audit.Actor = audit.KEEPER,
+) -> str:
+    """The owner's open prompt, opened now if there is none; answers its id.
+
+    Runs in the caller's transaction, so that what waits and the prompt for it commit together. `why` is
+    "missing", "unusable" or "locked". The owner is told when it opens, then daily (`remind_due`).
+    """
+    now = ctx.clock.now()
+    row = store.find_open(connection, account_id, iam_id)
+    if row is not None:
+        if row.why != why:
+            store.set_why(connection, row.id, why)
+        return str(row.id)
+    prompt_id = str(uuid.uuid4())
+    notify_at = now + ctx.policy.notices.repeat_prompt
+    store.insert(connection, prompt_id, account_id, iam_id, why, now, notify_at)
+    notices.add(ctx, connection, account_id, iam_id, OPENED, _payload(prompt_id, why))
+    _audit(connection, "prompt:open", actor, account_id, iam_id, prompt_id, now, {"why": why})
+    return prompt_id
+
+
+def settle(
+    ctx: Context,
+    connection: sa.Connection,
+    account_id: str,
+    iam_id: str,
+    actor: audit.Actor = audit.KEEPER,
+) -> int:
+    """The owner has a usable task credential: close the prompt, queue every parked run; answers how many.
+
+    Runs in the transaction that makes the credential usable. Touches rows of this owner only, so other
+    owners' parked runs cost nothing.
+    """
+    now = ctx.clock.now()
+    row = store.find_open(connection, account_id, iam_id)
+    if row is not None:
+        _close(connection, row, PromptState.ANSWERED, actor, now)
+    queued = run_store.queue_parked(connection, account_id, iam_id, now)
+    owner = run_store.partition(account_id, iam_id)
+    for run_id, dispatch_no in queued:
+        ctx.queue.enqueue(connection, run_id, dispatch_no, owner)
+    return len(queued)
+
+
+def withdraw_unless_awaited(
+    ctx: Context, connection: sa.Connection, account_id: str, iam_id: str, actor: audit.Actor
+) -> None:
+    """Close the owner's prompt where no parked run and no schedule needs an answer any more."""
+    row = store.find_open(connection, account_id, iam_id)
+    if row is not None and not store.is_awaited(connection, account_id, iam_id):
+        _close(connection, row, PromptState.WITHDRAWN, actor, ctx.clock.now())
+
+
+def remind_due(ctx: Context, limit: int = 100) -> int:
+    """Tell the owners of long open prompts again; keeper. Answers how many were told."""
+    now = ctx.clock.now()
+    with ctx.store.read() as connection:
+        if not store.due(connection, now, 1):
+            return 0
+    with ctx.store.write() as connection:
+        rows = [
+            row
+            for row in store.due(connection, now, limit)
+            if store.postpone(connection, row.id, row.notify_at, now + ctx.policy.notices.repeat_prompt)
+        ]
+        for row in rows:
+            # One notice on the page is enough: the older one makes room.
+            notice_store.withdraw(connection, row.account_id, row.iam_id, (OPENED, REMINDER), now)
+            notices.add(ctx, connection, row.account_id, row.iam_id, REMINDER, _payload(row.id, row.why))
+    return len(rows)
+
+
+def _payload(prompt_id: str, why: str) -> dict[str, Any]:
+    title, text = _WORDS[why]
+    return {"prompt_id": prompt_id, "why": why, "title": title, "text": text, "path": f"/prompts/{prompt_id}"}
+
+
+def _close(
+    connection: sa.Connection, row: sa.Row[Any], state: PromptState, actor: audit.Actor, now: datetime
+) -> None:
+    store.close(connection, row.id, state, now)
+    notice_store.withdraw(connection, row.account_id, row.iam_id, (OPENED, REMINDER), now)
+    action = "prompt:answer" if state is PromptState.ANSWERED else "prompt:withdraw"
+    _audit(connection, action, actor, row.account_id, row.iam_id, row.id, now, {})
+
+
+def _audit(
+    connection: sa.Connection,
+    action: str,
+    actor: audit.Actor,
+    account_id: str,
+    iam_id: str,
+    prompt_id: str,
+    now: datetime,
+    details: dict[str, Any],
+) -> None:
+    event = audit.Event(action, "success", actor, account_id, iam_id, "prompt", prompt_id, details=details)
+    audit.append(connection, event, now)

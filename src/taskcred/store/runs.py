@@ -1,0 +1,194 @@
+"""Runs: queries. Every change of state says which states it may come from, and grows the revision."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from taskcred.domain.runs import PromptState, RunState, RunView
+from taskcred.store import tables as t
+
+_OPEN: Final = sa.literal(PromptState.OPEN.value, literal_execute=True)  # for the partial index
+_NEXT_REVISION: Final = t.runs.c.revision + 1
+
+
+def partition(account_id: str, iam_id: str) -> str:
+    """The owner as the engine limits them: one name for each (account, owner)."""
+    return f"{account_id}/{iam_id}"
+
+
+def insert(
+    connection: sa.Connection,
+    *,
+    run_id: str,
+    account_id: str,
+    iam_id: str,
+    task: str,
+    parameters: dict[str, Any],
+    state: RunState,
+    started_by: str,
+    now: datetime,
+    reason: str = "",
+    schedule_id: str | None = None,
+    scheduled_for: datetime | None = None,
+) -> None:
+    """A new run: queued with its first dispatch, parked, or ended at once with a reason."""
+    queued = state is RunState.QUEUED
+    connection.execute(
+        t.runs.insert().values(
+            id=run_id,
+            account_id=account_id,
+            iam_id=iam_id,
+            task=task,
+            parameters=parameters,
+            state=state,
+            reason=reason,
+            schedule_id=schedule_id,
+            scheduled_for=scheduled_for,
+            started_by=started_by,
+            dispatch_no=1 if queued else 0,
+            created_at=now,
+            queued_at=now if queued else None,
+            ended_at=now if state is RunState.FAILED else None,
+        )
+    )
+
+
+def find(connection: sa.Connection, run_id: str) -> sa.Row[Any] | None:
+    """The run's row, whoever owns it."""
+    return connection.execute(sa.select(t.runs).where(t.runs.c.id == run_id)).first()
+
+
+def move(
+    connection: sa.Connection,
+    run_id: str,
+    come_from: Collection[RunState],
+    dispatch_no: int | None = None,
+    **values: Any,
+) -> bool:
+    """Change a run if it is still in one of `come_from` (and at that dispatch); whether it was."""
+    c = t.runs.c
+    query = t.runs.update().where(c.id == run_id, c.state.in_(come_from))
+    if dispatch_no is not None:
+        query = query.where(c.dispatch_no == dispatch_no)
+    return connection.execute(query.values(revision=_NEXT_REVISION, **values)).rowcount == 1
+
+
+def queue_parked(
+    connection: sa.Connection, account_id: str, iam_id: str, now: datetime
+) -> list[tuple[str, int]]:
+    """Queue every parked run of the owner, oldest first: their (id, dispatch number)."""
+    c = t.runs.c
+    parked = sa.and_(
+        c.state == RunState.WAITING_FOR_CREDENTIAL, c.account_id == account_id, c.iam_id == iam_id
+    )
+    rows = connection.execute(sa.select(c.id, c.dispatch_no).where(parked).order_by(c.created_at, c.id)).all()
+    if rows:
+        connection.execute(
+            t.runs.update()
+            .where(parked)
+            .values(
+                state=RunState.QUEUED,
+                reason="",
+                dispatch_no=c.dispatch_no + 1,
+                queued_at=now,
+                revision=_NEXT_REVISION,
+            )
+        )
+    return [(row.id, row.dispatch_no + 1) for row in rows]
+
+
+def count_parked(connection: sa.Connection, account_id: str, iam_id: str, at_most: int) -> int:
+    """How many runs of the owner are parked; counting stops at `at_most`."""
+    c = t.runs.c
+    some = (
+        sa.select(c.id)
+        .where(c.state == RunState.WAITING_FOR_CREDENTIAL, c.account_id == account_id, c.iam_id == iam_id)
+        .limit(at_most)
+        .subquery()
+    )
+    return int(connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
+
+
+def of_owner(
+    connection: sa.Connection,
+    account_id: str,
+    iam_id: str,
+    *,
+    run_id: str | None = None,
+    schedule_id: str | None = None,
+    state: RunState | None = None,
+    before: tuple[datetime, str] | None = None,
+    limit: int = 50,
+) -> list[RunView]:
+    """An owner's runs, newest first; all or the one named; `before` is where the last page ended."""
+    c, p = t.runs.c, t.prompts.c
+    waits_for = sa.and_(
+        c.state == RunState.WAITING_FOR_CREDENTIAL,
+        p.account_id == c.account_id,
+        p.iam_id == c.iam_id,
+        p.state == _OPEN,
+    )
+    query = (
+        sa.select(t.runs, p.id.label("prompt_id"))
+        .select_from(t.runs.outerjoin(t.prompts, waits_for))
+        .where(c.account_id == account_id, c.iam_id == iam_id)
+    )
+    if run_id is not None:
+        query = query.where(c.id == run_id)
+    if schedule_id is not None:
+        query = query.where(c.schedule_id == schedule_id)
+    if state is not None:
+        query = query.where(c.state == state)
+    if before is not None:
+        query = query.where(sa.tuple_(c.created_at, c.id) < sa.tuple_(before[0], before[1]))
+    rows = connection.execute(query.order_by(c.created_at.desc(), c.id.desc()).limit(limit))
+    return [view(row) for row in rows]
+
+
+def view(row: sa.Row[Any]) -> RunView:
+    """A row with its `prompt_id`, as the owner may see it."""
+    return RunView(
+        id=row.id,
+        account_id=row.account_id,
+        iam_id=row.iam_id,
+        task=row.task,
+        parameters=row.parameters,
+        state=RunState(row.state),
+        reason=row.reason,
+        schedule_id=row.schedule_id,
+        scheduled_for=row.scheduled_for,
+        started_by=row.started_by,
+        prompt_id=row.prompt_id,
+        attempts_made=row.attempts_made,
+        progress_done=row.progress_done,
+        progress_total=row.progress_total,
+        progress_text=row.progress_text,
+        exit_code=row.exit_code,
+        isolation=row.isolation,
+        cancel_requested_at=row.cancel_requested_at,
+        created_at=row.created_at,
+        queued_at=row.queued_at,
+        started_at=row.started_at,
+        ended_at=row.ended_at,
+        revision=row.revision,
+    )
+
+
+def cancel_requested(connection: sa.Connection) -> set[str]:
+    """Ids of running runs whose owner asked for their end."""
+    c = t.runs.c
+    query = sa.select(c.id).where(c.state == RunState.RUNNING, c.cancel_requested_at.is_not(None))
+    return set(connection.execute(query).scalars())
+
+
+def count_by_state(connection: sa.Connection) -> dict[str, int]:
+    """How many runs there are in each state; for metrics."""
+    c = t.runs.c
+    return {
+        row.state: row.n
+        for row in connection.execute(sa.select(c.state, sa.func.count().label("n")).group_by(c.state))
+    }
