@@ -1,0 +1,91 @@
+"""What a worker reports of the jobs it runs: their process, their pulse, their output, their progress."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from taskcred.domain.runs import RunState
+from taskcred.errors import NotFoundError
+from taskcred.services.context import Context
+from taskcred.services.runs import UNKNOWN_TASK
+from taskcred.store import attempts as store
+from taskcred.store import runs as run_store
+
+_CHUNK: Final = 65_536  # characters of one row of output
+_MAX_COUNT: Final = 2**31 - 1
+
+
+def set_launcher(
+    ctx: Context, attempt_id: str, launcher: dict[str, Any], isolation: str | None = None
+) -> bool:
+    """Record the process that must be gone before a retry, {"pid", "started"}, and how the job is isolated.
+
+    Called before the job begins. False where the attempt has ended meanwhile: the job must not begin.
+    """
+    with ctx.store.write() as connection:
+        attempt = find_attempt(connection, attempt_id)
+        if not store.set_launcher(connection, attempt_id, launcher):
+            return False
+        return run_store.move(connection, attempt.run_id, (RunState.RUNNING,), isolation=isolation)
+
+
+def heartbeat(ctx: Context, attempt_ids: Collection[str]) -> set[str]:
+    """Say that these attempts go on; answers those that are over, whose jobs the worker must end."""
+    if not attempt_ids:
+        return set()
+    with ctx.store.write() as connection:
+        live = store.beat(connection, list(attempt_ids), ctx.clock.now())
+    return set(attempt_ids) - live
+
+
+def cancel_requested(ctx: Context) -> set[str]:
+    """Ids of the running runs whose owner asked for their end."""
+    with ctx.store.read() as connection:
+        return run_store.cancel_requested(connection)
+
+
+def append_output(ctx: Context, attempt_id: str, text: str) -> bool:
+    """Keep what the job printed, up to its task's limit in bytes; False once the limit is passed.
+
+    The caller has masked the stand-in key. The last lines may arrive after the attempt has ended.
+    """
+    clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace")  # PostgreSQL stores no NUL
+    with ctx.store.write() as connection:
+        attempt = find_attempt(connection, attempt_id)
+        if attempt.output_truncated:
+            return False
+        run = run_store.find(connection, attempt.run_id)
+        limit = ctx.tasks.get(run.task if run else "", UNKNOWN_TASK).output_limit
+        room = max(0, limit - attempt.output_bytes)
+        kept = clean[:room].decode("utf-8", "ignore")
+        truncated = len(clean) > room
+        chunks = [kept[start : start + _CHUNK] for start in range(0, len(kept), _CHUNK)]
+        total = attempt.output_bytes + len(kept.encode())
+        store.append_output(connection, attempt_id, chunks, output_bytes=total, truncated=truncated)
+    return not truncated
+
+
+def progress(ctx: Context, attempt_id: str, done: int, total: int, text: str = "") -> None:
+    """How far the job says it is; nothing happens where the attempt has ended."""
+    with ctx.store.write() as connection:
+        attempt = find_attempt(connection, attempt_id)
+        if attempt.outcome is None:
+            run_store.move(
+                connection,
+                attempt.run_id,
+                (RunState.RUNNING,),
+                progress_done=max(0, min(done, _MAX_COUNT)),
+                progress_total=max(0, min(total, _MAX_COUNT)),
+                progress_text=text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:256],
+            )
+
+
+def find_attempt(connection: sa.Connection, attempt_id: str) -> sa.Row[Any]:
+    """The attempt's row. Raises NotFoundError."""
+    row = store.find(connection, attempt_id)
+    if row is None:
+        raise NotFoundError("There is no such attempt.", hint="Its run may have been removed.")
+    return row

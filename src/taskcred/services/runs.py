@@ -1,0 +1,230 @@
+"""Runs: an owner starts, watches and cancels them. A run without a usable credential is parked."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from taskcred.domain.permissions import Permission, Principal
+from taskcred.domain.runs import FINAL_STATES, AttemptView, OutputView, RunState, RunView
+from taskcred.domain.tasks import Task, TaskKind
+from taskcred.errors import ConflictError, InvalidRequestError, NotFoundError, PolicyViolationError
+from taskcred.services import prompts
+from taskcred.services.authorize import actor_of, authorize
+from taskcred.services.context import Context
+from taskcred.services.cursors import read_cursor, verify_limit, write_cursor
+from taskcred.services.parameters import verify_parameters
+from taskcred.store import attempts as attempt_store
+from taskcred.store import audit
+from taskcred.store import prompts as prompt_store
+from taskcred.store import runs as store
+
+_WAITING: Final = (RunState.QUEUED, RunState.WAITING_FOR_CREDENTIAL)
+UNKNOWN_TASK: Final = Task("", TaskKind.COMMAND)  # the rules for runs whose task has left the catalogue
+PARKED_REASON: Final = {
+    "missing": "Waits for a task credential.",
+    "locked": "Waits until the task credential is unlocked.",
+    "unusable": "Waits for a new key of the task credential.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What a run is made from. `started_by` is who asked; a schedule's runs name schedule and time."""
+
+    account_id: str
+    iam_id: str
+    task: str
+    parameters: dict[str, Any]
+    started_by: str
+    schedule_id: str | None = None
+    scheduled_for: datetime | None = None
+
+
+def find_task(ctx: Context, name: str) -> Task:
+    """The catalogue's task. Raises InvalidRequestError (`unknown_task`)."""
+    task = ctx.tasks.get(name)
+    if task is None:
+        raise InvalidRequestError(
+            "There is no such task in the catalogue.",
+            hint="`GET /v1/tasks` lists the tasks there are.",
+            code="unknown_task",
+            field="task",
+        )
+    return task
+
+
+def start(ctx: Context, principal: Principal, *, task: str, parameters: dict[str, Any]) -> RunView:
+    """Start a run of `task` for the caller: queued, or parked with a prompt where no credential is usable.
+
+    Raises InvalidRequestError (`unknown_task`, `invalid_parameters`) and PolicyViolationError
+    (`too_many_waiting_runs`).
+    """
+    authorize(ctx, principal, Permission.RUN_START, "task", task[:64])
+    verify_parameters(find_task(ctx, task), parameters)
+    new = NewRun(principal.account_id, principal.iam_id, task, parameters, principal.iam_id)
+    with ctx.store.write() as connection:
+        run_id = create(ctx, connection, new, actor_of(principal))
+        if run_id is None:
+            raise PolicyViolationError(
+                f"{ctx.policy.runs.max_parked} of your runs already wait for a task credential.",
+                hint="Create a task credential, or cancel runs that wait.",
+                code="too_many_waiting_runs",
+                action_url=f"{ctx.public_url}/prompts",
+            )
+        return _own(connection, principal, run_id)
+
+
+def create(ctx: Context, connection: sa.Connection, new: NewRun, actor: audit.Actor) -> str | None:
+    """Queue or park a run in the caller's transaction; its id, or None where too many are parked."""
+    now = ctx.clock.now()
+    standing = prompt_store.standing(connection, new.account_id, new.iam_id)
+    if standing.why:
+        most = ctx.policy.runs.max_parked
+        if store.count_parked(connection, new.account_id, new.iam_id, most) >= most:
+            return None
+    run_id = str(uuid.uuid4())
+    store.insert(
+        connection,
+        run_id=run_id,
+        account_id=new.account_id,
+        iam_id=new.iam_id,
+        task=new.task,
+        parameters=new.parameters,
+        state=RunState.WAITING_FOR_CREDENTIAL if standing.why else RunState.QUEUED,
+        reason=PARKED_REASON[standing.why] if standing.why else "",
+        started_by=new.started_by,
+        now=now,
+        schedule_id=new.schedule_id,
+        scheduled_for=new.scheduled_for,
+    )
+    if standing.why:
+        prompts.open_for(ctx, connection, new.account_id, new.iam_id, standing.why, actor)
+    else:
+        ctx.queue.enqueue(connection, run_id, 1, store.partition(new.account_id, new.iam_id))
+    details = {"task": new.task, "schedule_id": new.schedule_id, "waits_for": standing.why or None}
+    audit.append(
+        connection,
+        audit.Event(
+            "run:start",
+            "success",
+            actor,
+            new.account_id,
+            new.iam_id,
+            "run",
+            run_id,
+            run_id,
+            {key: value for key, value in details.items() if value is not None},
+        ),
+        now,
+    )
+    return run_id
+
+
+def get(ctx: Context, principal: Principal, run_id: str) -> RunView:
+    """One of the caller's runs. Raises NotFoundError for other owners' runs too."""
+    authorize(ctx, principal, Permission.RUN_READ, "run", run_id)
+    with ctx.store.read() as connection:
+        return _own(connection, principal, run_id)
+
+
+def list_own(
+    ctx: Context,
+    principal: Principal,
+    *,
+    state: RunState | None = None,
+    schedule_id: str | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> tuple[list[RunView], str | None]:
+    """The caller's runs, newest first, and the cursor of the next page (None at the end)."""
+    authorize(ctx, principal, Permission.RUN_READ, "run")
+    size = verify_limit(limit)
+    before = read_cursor(after)
+    with ctx.store.read() as connection:
+        found = store.of_owner(
+            connection,
+            principal.account_id,
+            principal.iam_id,
+            state=state,
+            schedule_id=schedule_id,
+            before=before,
+            limit=size + 1,
+        )
+    page = found[:size]
+    more = len(found) > size
+    return page, write_cursor(page[-1].created_at, page[-1].id) if more else None
+
+
+def cancel(ctx: Context, principal: Principal, run_id: str) -> RunView:
+    """End a run: at once where it is queued or parked; a running one is asked, its worker ends the job.
+
+    Cancelling twice is fine. Raises ConflictError (`run_ended`) where it has already ended otherwise.
+    """
+    authorize(ctx, principal, Permission.RUN_CANCEL, "run", run_id)
+    now = ctx.clock.now()
+    actor = actor_of(principal)
+    with ctx.store.write() as connection:
+        run = _own(connection, principal, run_id)
+        if run.state is RunState.CANCELLED or run.cancel_requested_at is not None:
+            return run
+        if run.state in FINAL_STATES:
+            raise ConflictError(
+                f"The run has already {run.state}.", hint="Only a run that has not ended.", code="run_ended"
+            )
+        if run.state is RunState.RUNNING:
+            store.move(connection, run_id, (RunState.RUNNING,), cancel_requested_at=now)
+        else:
+            store.move(
+                connection,
+                run_id,
+                _WAITING,
+                state=RunState.CANCELLED,
+                cancel_requested_at=now,
+                ended_at=now,
+                reason="Cancelled by its owner.",
+            )
+            prompts.withdraw_unless_awaited(ctx, connection, principal.account_id, principal.iam_id, actor)
+        audit.append(
+            connection,
+            audit.Event("run:cancel", "success", actor, run.account_id, run.iam_id, "run", run_id, run_id),
+            now,
+        )
+        return _own(connection, principal, run_id)
+
+
+def attempts(ctx: Context, principal: Principal, run_id: str) -> list[AttemptView]:
+    """The attempts of one of the caller's runs, oldest first, without the tokens they were handed."""
+    authorize(ctx, principal, Permission.RUN_READ, "run", run_id)
+    with ctx.store.read() as connection:
+        _own(connection, principal, run_id)
+        return attempt_store.of_run(connection, run_id)
+
+
+def output(
+    ctx: Context, principal: Principal, run_id: str, after: int = 0, attempt: int | None = None
+) -> OutputView:
+    """What the run has printed after the cursor `after`: of attempt number `attempt`, else of the latest.
+
+    One call answers a bounded part; `finished` says that nothing will follow.
+    """
+    authorize(ctx, principal, Permission.RUN_READ, "run", run_id)
+    with ctx.store.read() as connection:
+        run = _own(connection, principal, run_id)
+        found = attempt_store.output(connection, run_id, after, attempt)
+    if found is not None:
+        return found
+    if attempt is not None:
+        raise NotFoundError("The run has no such attempt.", hint="`GET /v1/runs/{id}` counts them.")
+    return OutputView("", 0, truncated=False, finished=run.state in FINAL_STATES)
+
+
+def _own(connection: sa.Connection, principal: Principal, run_id: str) -> RunView:
+    found = store.of_owner(connection, principal.account_id, principal.iam_id, run_id=run_id)
+    if not found:
+        raise NotFoundError("There is no such run.", hint="`GET /v1/runs` lists your runs.")
+    return found[0]
