@@ -87,41 +87,28 @@ def create(ctx: Context, connection: sa.Connection, new: NewRun, actor: audit.Ac
         most = ctx.policy.runs.max_parked
         if store.count_parked(connection, new.account_id, new.iam_id, most) >= most:
             return None
-    run_id = str(uuid.uuid4())
-    store.insert(
+    run_id = _insert(
         connection,
-        run_id=run_id,
-        account_id=new.account_id,
-        iam_id=new.iam_id,
-        task=new.task,
-        parameters=new.parameters,
-        state=RunState.WAITING_FOR_CREDENTIAL if standing.why else RunState.QUEUED,
-        reason=PARKED_REASON[standing.why] if standing.why else "",
-        started_by=new.started_by,
-        now=now,
-        schedule_id=new.schedule_id,
-        scheduled_for=new.scheduled_for,
+        new,
+        RunState.WAITING_FOR_CREDENTIAL if standing.why else RunState.QUEUED,
+        PARKED_REASON[standing.why] if standing.why else "",
+        now,
     )
     if standing.why:
         prompts.open_for(ctx, connection, new.account_id, new.iam_id, standing.why, actor)
     else:
         ctx.queue.enqueue(connection, run_id, 1, store.partition(new.account_id, new.iam_id))
-    details = {"task": new.task, "schedule_id": new.schedule_id, "waits_for": standing.why or None}
-    audit.append(
-        connection,
-        audit.Event(
-            "run:start",
-            "success",
-            actor,
-            new.account_id,
-            new.iam_id,
-            "run",
-            run_id,
-            run_id,
-            {key: value for key, value in details.items() if value is not None},
-        ),
-        now,
-    )
+    _audit_start(connection, new, run_id, actor, {"waits_for": standing.why} if standing.why else {}, now)
+    return run_id
+
+
+def create_failed(
+    ctx: Context, connection: sa.Connection, new: NewRun, actor: audit.Actor, reason: str
+) -> str:
+    """Record a run that could not even be queued, so that its owner sees that it did not happen, and why."""
+    now = ctx.clock.now()
+    run_id = _insert(connection, new, RunState.FAILED, reason[:512], now)
+    _audit_start(connection, new, run_id, actor, {"failed": True}, now)
     return run_id
 
 
@@ -221,6 +208,48 @@ def output(
     if attempt is not None:
         raise NotFoundError("The run has no such attempt.", hint="`GET /v1/runs/{id}` counts them.")
     return OutputView("", 0, truncated=False, finished=run.state in FINAL_STATES)
+
+
+def _insert(connection: sa.Connection, new: NewRun, state: RunState, reason: str, now: datetime) -> str:
+    run_id = str(uuid.uuid4())
+    store.insert(
+        connection,
+        run_id=run_id,
+        account_id=new.account_id,
+        iam_id=new.iam_id,
+        task=new.task,
+        parameters=new.parameters,
+        state=state,
+        reason=reason,
+        started_by=new.started_by,
+        now=now,
+        schedule_id=new.schedule_id,
+        scheduled_for=new.scheduled_for,
+    )
+    return run_id
+
+
+def _audit_start(
+    connection: sa.Connection,
+    new: NewRun,
+    run_id: str,
+    actor: audit.Actor,
+    details: dict[str, Any],
+    now: datetime,
+) -> None:
+    of_schedule = {"schedule_id": new.schedule_id} if new.schedule_id else {}
+    event = audit.Event(
+        "run:start",
+        "success",
+        actor,
+        new.account_id,
+        new.iam_id,
+        "run",
+        run_id,
+        run_id,
+        {"task": new.task, **of_schedule, **details},
+    )
+    audit.append(connection, event, now)
 
 
 def _own(connection: sa.Connection, principal: Principal, run_id: str) -> RunView:
