@@ -110,7 +110,7 @@ def _from_environment() -> dict[str, Any]:
         ) from None
     for name, (section, key) in ALIASES.items():
         if os.environ.get(name):
-            values = _merge({section: {key: os.environ[name]}}, values)
+            values = _merge(values, {section: {key: os.environ[name]}})
     return values
 
 

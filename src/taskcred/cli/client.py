@@ -1,0 +1,100 @@
+"""The REST API as commands use it: JSON in, JSON out, the person's access token on every request."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Iterator
+from http import HTTPStatus
+from typing import Any, Final
+
+import httpx
+
+from taskcred.cli import login, state, transport
+from taskcred.cli.where import Server, find
+
+_MARGIN: Final = 30  # seconds before its end a token counts as over
+
+
+class Client:
+    """Requests as the person who signed in. Every method raises an error of taskcred.errors."""
+
+    def __init__(self, server: Server, http: httpx.Client, entry: state.SignedIn) -> None:
+        self.url = server.url
+        self._server = server
+        self._http = http
+        self._entry = entry
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The JSON at `path`; query values that are None are left out."""
+        return self._call("GET", path, params={k: v for k, v in query.items() if v is not None})
+
+    def get_changed(self, path: str, etag: str) -> tuple[Any, str]:
+        """The JSON at `path` and its ETag; (None, etag) while it is the one that `etag` names."""
+        answer = self._send("GET", path, headers={"If-None-Match": etag} if etag else {})
+        if answer.status_code == HTTPStatus.NOT_MODIFIED:
+            return None, etag
+        return _value(answer), answer.headers.get("ETag", "")
+
+    def post(self, path: str, body: Any = None) -> Any:
+        """The JSON answer; carries an Idempotency-Key, so that a repeat on the way changes nothing."""
+        return self._call("POST", path, json=body, headers={"Idempotency-Key": str(uuid.uuid4())})
+
+    def patch(self, path: str, body: Any, etag: str) -> Any:
+        """Change what `etag` names; StalePreconditionError where somebody else changed it since."""
+        return self._call("PATCH", path, json=body, headers={"If-Match": etag})
+
+    def delete(self, path: str) -> Any:
+        """The JSON answer, None where there is none."""
+        return self._call("DELETE", path)
+
+    def pages(self, path: str, field: str, limit: int, **query: Any) -> list[Any]:
+        """Up to `limit` items of a list with cursor pagination."""
+        items: list[Any] = []
+        after = None
+        while len(items) < limit:
+            body = self.get(path, limit=min(limit - len(items), 100), after=after, **query)
+            items += body[field]
+            after = body.get("next")
+            if not after:
+                break
+        return items[:limit]
+
+    def _call(self, method: str, path: str, **arguments: Any) -> Any:
+        return _value(self._send(method, path, **arguments))
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        if time.time() > self._entry.expires_at - _MARGIN:
+            self._entry = login.refreshed(self._server, seen=self._entry.access_token)
+        answer = self._send_once(method, path, **arguments)
+        if answer.status_code == HTTPStatus.UNAUTHORIZED:  # ended early, or the clocks differ
+            self._entry = login.refreshed(self._server, seen=self._entry.access_token)
+            answer = self._send_once(method, path, **arguments)
+        return answer
+
+    def _send_once(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        # The server needs the text: it is the bearer token.
+        headers = {
+            "Authorization": f"Bearer {self._entry.access_token.reveal()}",
+            **arguments.pop("headers", {}),
+        }
+        with transport.translated(self.url):
+            return self._http.request(method, path, headers=headers, **arguments)
+
+
+@contextlib.contextmanager
+def connect(url: str | None) -> Iterator[Client]:
+    """A client of the server that `where.find` finds. Raises InvalidTokenError where nobody signed in."""
+    server = find(url)
+    entry = state.signed_in(server.url)
+    if entry is None:
+        raise login.ended(server.url)
+    with transport.open_client(server) as http:
+        yield Client(server, http, entry)
+
+
+def _value(answer: httpx.Response) -> Any:
+    if not answer.is_success:
+        raise transport.error_of(answer)
+    return answer.json() if answer.content else None

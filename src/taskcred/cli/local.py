@@ -1,0 +1,30 @@
+"""Commands that work on this machine's data directory: its settings, and words about odd environments."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from taskcred.cli import output
+from taskcred.roles.lifeline import LIFELINE_FD
+
+if TYPE_CHECKING:
+    from taskcred.config import Settings
+
+
+def settings(config_file: Path | None, data_dir: Path | None, **overrides: dict[str, Any]) -> Settings:
+    """The settings, flags included; those that were not given (None) count as not said. Says on standard
+    error which TASKCRED_ variables mean nothing."""
+    from taskcred import config, config_sources
+
+    if LIFELINE_FD not in os.environ:  # `serve` has said it for the roles it starts
+        for sentence in config_sources.unknown_variables():
+            output.note(f"taskcred: {sentence}")
+    said = {
+        section: {key: value for key, value in values.items() if value is not None}
+        for section, values in overrides.items()
+    }
+    return config.load(
+        config_file, data_dir, **{section: values for section, values in said.items() if values}
+    )

@@ -1,0 +1,118 @@
+"""What commands print: text and tables for people, JSON for programs. Results go to standard output,
+everything else to standard error, so that a pipe carries results only."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import typer
+
+from taskcred.cli.exits import exit_code
+from taskcred.errors import TaskcredError
+
+
+def data(value: Any) -> None:
+    """One JSON document on standard output. Instants are ISO 8601 in UTC."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+
+
+def line(text: str = "") -> None:
+    """A line of the result."""
+    typer.echo(text)
+
+
+def note(text: str) -> None:
+    """A line beside the result: on standard error."""
+    typer.echo(text, err=True)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
+    """Rows under headings; the sentence `empty` where there are none."""
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [[Text(_words(value)) for value in row] for row in rows]
+    if not lines:
+        note(empty)
+        return
+    grid = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for row in lines:
+        grid.add_row(*row)
+    console = Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
+    if not sys.stdout.isatty():
+        console.width = 10_000  # a pipe has no width: rows are never folded for programs such as grep
+    console.print(grid)
+
+
+def facts(pairs: Iterable[tuple[str, Any]]) -> None:
+    """A thing's properties, one to a line; those without a value are left out."""
+    shown = [(name, _words(value)) for name, value in pairs if value not in (None, "", [], {})]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        line(f"{name:<{width}}  {value}")
+
+
+def problem(error: TaskcredError, *, as_json: bool) -> None:
+    """Say on standard error what happened and what to do."""
+    if as_json:
+        body = {"code": error.error_code, "message": error.message, "hint": error.hint}
+        if error.action_url:
+            body["action_url"] = error.action_url
+        document = {"error": {**error.details, **body}, "exit_code": int(exit_code(error))}
+        note(json.dumps(document, ensure_ascii=False, default=_plain))
+        return
+    note(f"taskcred: {error.message}")
+    if error.hint:
+        note(f"  What to do: {error.hint}")
+    if error.action_url:
+        note(f"  {error.action_url}")
+
+
+def instant(text: str | None) -> datetime | None:
+    """The instant that a JSON answer wrote."""
+    return datetime.fromisoformat(text).astimezone(UTC) if text else None
+
+
+def when(text: str | None, *, never: str = "") -> str:
+    """An instant of a JSON answer as absolute time and distance: "2026-11-02 08:15 UTC (3 h ago)"."""
+    moment = instant(text)
+    return f"{moment:%Y-%m-%d %H:%M} UTC ({distance(moment)})" if moment else never
+
+
+def ago(text: str | None, *, never: str = "") -> str:
+    """An instant of a JSON answer as a distance only, for tables."""
+    moment = instant(text)
+    return distance(moment) if moment else never
+
+
+def distance(moment: datetime) -> str:
+    """How far `moment` is from the present: "3 h ago", "in 2 d"."""
+    seconds = (moment - datetime.now(UTC)).total_seconds()
+    amount = abs(seconds)
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if amount >= size:
+            words = f"{int(amount // size)} {unit}"
+            break
+    else:
+        words = f"{int(amount)} s"
+    return f"in {words}" if seconds > 0 else f"{words} ago"
+
+
+def _words(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    return str(value)

@@ -1,0 +1,78 @@
+"""Following a run: poll with ETag, print its output as it grows, show a progress bar."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from taskcred.cli.client import Client
+from taskcred.domain.runs import FINAL_STATES
+
+_PERIOD: Final = 0.5  # seconds between polls
+
+
+def follow(server: Client, run: str, *, quiet: bool) -> dict[str, Any]:
+    """The run once it has ended. Its output goes to standard output unless `quiet`, the bar to standard
+    error where that is a terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(
+        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
+    ) as progress:
+        bar = progress.add_task("starting", total=None)
+        etag, shown = "", _Shown(server, run, quiet=quiet)
+        seen: dict[str, Any] = {}
+        while True:
+            fresh, etag = server.get_changed(f"/v1/runs/{run}", etag)
+            seen = fresh or seen
+            words = seen["progress_text"] or seen["state"].replace("_", " ")
+            progress.update(
+                bar, description=words, completed=seen["progress_done"] or 0, total=seen["progress_total"]
+            )
+            shown.advance(progress.console if not progress.disable else None)
+            if seen["state"] in FINAL_STATES:
+                return seen
+            time.sleep(_PERIOD)
+
+
+def all_output(server: Client, run: str, attempt: int | None) -> tuple[str, bool]:
+    """What an attempt has written so far, and whether more was cut off."""
+    text, after = "", 0
+    while True:
+        part = server.get(f"/v1/runs/{run}/output", after=after, attempt=attempt)
+        text += part["text"]
+        if part["next_after"] == after:
+            return text, part["truncated"]
+        after = part["next_after"]
+
+
+class _Shown:
+    """How much of a run's output has been printed; begins anew where another attempt begins."""
+
+    def __init__(self, server: Client, run: str, *, quiet: bool) -> None:
+        self._server = server
+        self._run = run
+        self._quiet = quiet
+        self._attempt: int | None = None
+        self._after = 0
+
+    def advance(self, console: Console | None) -> None:
+        """Print what is new: above the bar on `console`, else as it is."""
+        if self._quiet:
+            return
+        attempts = self._server.get(f"/v1/runs/{self._run}")["attempts_made"]
+        if not attempts:
+            return
+        if attempts != self._attempt:
+            self._attempt, self._after = attempts, 0
+        while True:
+            part = self._server.get(f"/v1/runs/{self._run}/output", after=self._after, attempt=self._attempt)
+            if part["next_after"] == self._after:
+                return
+            self._after = part["next_after"]
+            sys.stdout.write(part["text"])
+            sys.stdout.flush()
