@@ -25,7 +25,11 @@ def user_key_found() -> bool:
     files = list(Path("/proc").glob("[0-9]*/environ")) + list(Path("/proc").glob("[0-9]*/cmdline"))
     for top in ("/tmp", "/var/lib", "/home", "/root"):
         for folder, _, names in os.walk(top):
-            files += [Path(folder, name) for name in names if name.endswith((".db", ".db-wal", ".key", ".log", ".credential"))]
+            files += [
+                Path(folder, name)
+                for name in names
+                if name.endswith((".db", ".db-wal", ".key", ".log", ".credential"))
+            ]
     for file in files:
         try:
             if USER_KEY.search(file.read_bytes()):

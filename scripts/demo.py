@@ -93,8 +93,19 @@ def park_a_run(me: SignedIn) -> tuple[str, str]:
 
     run = eventually(parked, "the scheduled run parks", within=75)
     answer(me, "POST", f"/v1/schedules/{schedule['id']}/pause", 200)
-    say(f"the run is there and [bold]waits for a credential[/bold]; its owner was asked ({run['prompt_id'][:8]}…)")
+    say(
+        f"the run is there and [bold]waits for a credential[/bold]; its owner was asked ({run['prompt_id'][:8]}…)"
+    )
     return run["id"], run["prompt_id"]
+
+
+def replace_web_and_keeper(server: Server) -> None:
+    """SIGHUP, and wait until both are other processes."""
+    before = {server.role("web"), server.role("keeper"), None}
+    server.hang_up()
+    eventually(
+        lambda: before.isdisjoint({server.role("web"), server.role("keeper")}), "web and keeper are replaced"
+    )
 
 
 def main() -> None:
@@ -137,15 +148,7 @@ def play(server: Server) -> None:
         answer(me, "POST", f"/v1/task_credentials/{credential}/rotate", 200, json={"generate": True})
         say(f"the key is rotated ({number} of 2) under the running job")
         if number == 1:
-            before = (server.role("web"), server.role("keeper"))
-            server.hang_up()
-            eventually(
-                lambda: all(
-                    pid is not None and pid != old
-                    for pid, old in zip((server.role("web"), server.role("keeper")), before, strict=True)
-                ),
-                "web and keeper are replaced",
-            )
+            replace_web_and_keeper(server)
             say("web and keeper are replaced (SIGHUP) under the running job")
 
     run = eventually(lambda: run_is("succeeded", "failed", "cancelled"), "the job ends", within=90)
@@ -160,10 +163,14 @@ def play(server: Server) -> None:
     table.add_row("calls made with IBM's SDK", str(report["calls"]))
     table.add_row("calls failed", f"[bold]{report['failed']}[/bold]")
     table.add_row("access tokens used", f"{len(tokens)} (each lives {TOKEN_SECONDS} s)")
-    table.add_row("keys it ran on, one after the other", f"{len({token['key_id'] for token in tokens})} of {len(keys)}")
+    table.add_row(
+        "keys it ran on, one after the other", f"{len({token['key_id'] for token in tokens})} of {len(keys)}"
+    )
     table.add_row("from the answer to the start", f"{waited:.2f} s")
     table.add_row("how the job was isolated", run["isolation"])
-    table.add_row("the user's key in the job's reach", "found" if report["user_key_found"] else "[bold]not found[/bold]")
+    table.add_row(
+        "the user's key in the job's reach", "found" if report["user_key_found"] else "[bold]not found[/bold]"
+    )
     console.print(table)
     if run["state"] != "succeeded" or report["failed"] or report["user_key_found"]:
         console.print(output)

@@ -103,7 +103,16 @@ class Server:
         options = ["--with-api-key"] if api_key else []
         made = json.loads(
             self.command(
-                *("iam", "create-user", "--data-dir", str(self.data_dir), "--account", account, "--email", email),
+                *(
+                    "iam",
+                    "create-user",
+                    "--data-dir",
+                    str(self.data_dir),
+                    "--account",
+                    account,
+                    "--email",
+                    email,
+                ),
                 *("--password-stdin", "--json", *options),
                 stdin=password,
             )
@@ -131,7 +140,9 @@ class Server:
     def _is_ready(self) -> bool:
         assert self.process is not None
         if self.process.poll() is not None:
-            raise AssertionError(f"taskcred serve ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}")
+            raise AssertionError(
+                f"taskcred serve ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
+            )
         try:
             return httpx.get(f"{self.url}/readyz", verify=self.verify).status_code == 200
         except (OSError, ValueError, httpx.HTTPError):

@@ -1,0 +1,69 @@
+"""The house's arrows point one way, and the worker does not know how to open a vault."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[2] / "src" / "taskcred"
+
+# What a room may import, besides itself, `errors`, `domain` and the small leaves at the top (clock, wsgi, ...).
+LEAVES = {"errors", "domain", "clock", "wsgi", "data_dir", "revocations", "logs", "config"}
+MAY_IMPORT = {
+    "domain": set(),
+    "ports": {"domain"},
+    "store": {"errors", "domain"},
+    "vaults": {"errors", "domain", "ports", "store"},  # of store: how to open an SQLite file
+    "identity": {"errors", "domain", "ports", "wsgi"},
+    "iam": {
+        "errors",
+        "domain",
+        "ports",
+        "store",
+        "wsgi",
+    },  # of store: column types, opening and migrating a file
+    "services": {"errors", "domain", "ports", "store"},
+    "notify": {"errors", "domain", "services", "config"},
+    "jobs": {"errors", "domain", "config", "services", "store"},
+    "http": {"errors", "domain", "ports", "store", "services", "identity", "wsgi"},
+    "web": {"errors", "domain", "ports", "services", "store", "http"},
+    "roles": {"errors", "domain", "services", "store", "wsgi"},
+}
+
+
+def imports_of(room: str) -> set[tuple[str, str]]:
+    """(file, imported room) for every import of our own inside `room`."""
+    found = set()
+    for file in (
+        sorted((SOURCE / room).rglob("*.py")) if (SOURCE / room).is_dir() else [SOURCE / f"{room}.py"]
+    ):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = (
+                    [node.module] if node.module != "taskcred" else [f"taskcred.{a.name}" for a in node.names]
+                )
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            for name in names:
+                parts = name.split(".")
+                if parts[0] == "taskcred" and len(parts) > 1 and parts[1] != room:
+                    found.add((str(file.relative_to(SOURCE)), parts[1]))
+    return found
+
+
+@pytest.mark.parametrize("room", sorted(MAY_IMPORT))
+def test_a_room_imports_only_what_lies_before_it(room: str) -> None:
+    wrong = {(file, other) for file, other in imports_of(room) if other not in MAY_IMPORT[room]}
+    assert wrong == set()
+
+
+def test_the_worker_does_not_import_vault_identity_or_iam() -> None:
+    program = "import sys, taskcred.wiring.worker; print(*sorted(name for name in sys.modules if name.startswith('taskcred.')))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    rooms = {name.split(".")[1] for name in done.stdout.split()}
+    assert rooms.isdisjoint({"vaults", "identity", "iam", "web", "http"}), rooms
