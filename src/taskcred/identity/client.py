@@ -21,6 +21,7 @@ from taskcred.identity.jwks import PublishedKeys
 from taskcred.identity.tokens import TokenVerifier
 from taskcred.identity.upstream import Refusal, Upstream
 from taskcred.ports import AccessToken, Account, Clock, ProviderKey, SignIn
+from taskcred.wsgi import WsgiApp
 
 _TOKEN: Final = "/identity/token"  # noqa: S105 - a path
 _KEYS: Final = "/v1/apikeys"
@@ -33,8 +34,9 @@ _OUR_MISTAKE: Final = frozenset({"BXNIM0109E", "BXNIM0060E"})
 class IamClient:
     """Implements `ports.IdentityProvider` for the provider at `url` (no trailing slash).
 
-    `client_id` and `client_secret` are ours there. `transport` is httpx's, for a provider in this process;
-    it passes no bulkhead, so `permits` is None then.
+    `client_id` and `client_secret` are ours there. At most `permits` calls are under way at once. A provider
+    in this process is given as its WSGI application, `app`: no network and no limit then, for what it waits
+    for is our own disk.
     """
 
     def __init__(
@@ -45,12 +47,17 @@ class IamClient:
         client_secret: Secret,
         clock: Clock,
         timeout: timedelta,
-        permits: int | None,
-        transport: httpx.BaseTransport | None = None,
+        permits: int = 16,
+        app: WsgiApp | None = None,
     ) -> None:
         self._url: Final = url
         self._us: Final = (client_id, client_secret)
-        self._upstream: Final = Upstream(url, timeout=timeout, permits=permits, transport=transport)
+        self._upstream: Final = Upstream(
+            url,
+            timeout=timeout,
+            permits=None if app else permits,
+            transport=httpx.WSGITransport(app) if app else None,
+        )
         self._published: Final = PublishedKeys(self._fetch_keys, clock)
         self._verifier: Final = TokenVerifier(f"{url}/identity", self._published, clock)
 
