@@ -1,0 +1,171 @@
+"""What the operator of the machine does to the local IAM, from the command line.
+
+Needs nothing but iam.db: it works before the server's first start and while it is serving. The operator
+is trusted by having access to the file; what was done is remembered like everything else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import sqlalchemy as sa
+
+from taskcred.domain.secret import Secret
+from taskcred.iam import accounts, apikeys, links, serviceids, tables
+from taskcred.iam.database import Database, remember
+from taskcred.iam.passwords import Passwords
+from taskcred.ports import Clock
+
+_OPERATOR: Final = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A new identity in its account; `api_key` where one was asked for, shown this once."""
+
+    iam_id: str
+    account_id: str
+    api_key: Secret | None
+
+
+class Operator:
+    """Changes to accounts, users and service ids. To be used in a `with` block, which closes the file."""
+
+    def __init__(self, database: Path, clock: Clock) -> None:
+        self._clock: Final = clock
+        self._database: Final = Database(database)
+        self._database.migrate()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._database.close()
+
+    def create_account(self, name: str) -> accounts.Account:
+        """A new account. Raises ConflictError where the name is taken."""
+        with self._database.write() as connection:
+            return accounts.add_account(connection, accounts.plain_name(name, "account"), self._clock.now())
+
+    def create_user(
+        self,
+        *,
+        account: str,
+        email: str,
+        name: str = "",
+        password: Secret | None = None,
+        administrator: bool = False,
+        with_api_key: bool = False,
+    ) -> Made:
+        """A new user, a member of `account` (its id or name). An account that is not there is created,
+        and its first member administers it. Raises ConflictError where the address is taken."""
+        email = accounts.normal_email(email)
+        password_hash = Passwords().hash(password) if password is not None else None
+        now = self._clock.now()
+        with self._database.write() as connection:
+            here = accounts.find_account(connection, account)
+            if here is None:
+                here = accounts.add_account(connection, accounts.plain_name(account, "account"), now)
+                administrator = True
+            user = accounts.add_user(
+                connection,
+                email=email,
+                name=accounts.plain_name(name or email.partition("@")[0], "name"),
+                now=now,
+            )
+            if password_hash:
+                accounts.set_password_hash(connection, user.iam_id, password_hash)
+            self._put_member(connection, here.id, user.iam_id, administrator)
+            remember(
+                connection,
+                at=now,
+                action="user:create",
+                target=user.iam_id,
+                iam_id=_OPERATOR,
+                account_id=here.id,
+            )
+            api_key = self._new_key(connection, here.id, user.iam_id) if with_api_key else None
+        return Made(user.iam_id, here.id, api_key)
+
+    def add_member(self, *, account: str, user: str, administrator: bool = False) -> Made:
+        """Make a user (address or iam_id) a member of an account, or change whether they administer it."""
+        with self._database.write() as connection:
+            here = accounts.get_account(connection, account)
+            member = accounts.get_user(connection, user)
+            self._put_member(connection, here.id, member.iam_id, administrator)
+        return Made(member.iam_id, here.id, None)
+
+    def create_service_id(
+        self, *, account: str, name: str, description: str = "", with_api_key: bool = False
+    ) -> Made:
+        """A new service id in an account."""
+        with self._database.write() as connection:
+            here = accounts.get_account(connection, account)
+            row = serviceids.add(
+                connection,
+                serviceids.NewServiceId(accounts.plain_name(name, "name"), description),
+                account_id=here.id,
+                by=_OPERATOR,
+                now=self._clock.now(),
+            )
+            api_key = self._new_key(connection, here.id, row.iam_id) if with_api_key else None
+        return Made(row.iam_id, here.id, api_key)
+
+    def set_password(self, *, user: str, password: Secret) -> None:
+        """Replace a user's password; their sign-ins end."""
+        password_hash = Passwords().hash(password)
+        with self._database.write() as connection:
+            found = accounts.get_user(connection, user)
+            links.set_password(connection, found.iam_id, password_hash, by=_OPERATOR, now=self._clock.now())
+
+    def sign_in_link(self, *, user: str, issuer: str) -> Secret:
+        """A one-time link by which this user signs in and chooses a password; good for a week. It
+        replaces the link before it."""
+        with self._database.write() as connection:
+            found = accounts.get_user(connection, user)
+            return links.new_link(connection, issuer, found.iam_id, self._clock.now())
+
+    def first_administrator_link(self, *, issuer: str, account: str, email: str) -> Secret | None:
+        """At the first start: create the account and its administrator, and their sign-in link. None
+        where there is a user already."""
+        with self._database.read() as connection:
+            if connection.execute(sa.select(tables.users.c.iam_id).limit(1)).first():
+                return None
+        self.create_user(account=account, email=email, administrator=True)
+        return self.sign_in_link(user=email, issuer=issuer)
+
+    def _put_member(
+        self, connection: sa.Connection, account_id: str, iam_id: str, administrator: bool
+    ) -> None:
+        now = self._clock.now()
+        accounts.put_member(
+            connection, account_id=account_id, iam_id=iam_id, administrator=administrator, now=now
+        )
+        remember(
+            connection,
+            at=now,
+            action="account:put_member",
+            target=iam_id,
+            iam_id=_OPERATOR,
+            account_id=account_id,
+            params={"administrator": administrator},
+        )
+
+    def _new_key(self, connection: sa.Connection, account_id: str, iam_id: str) -> Secret:
+        value = apikeys.draw_value()
+        apikeys.add(
+            connection,
+            apikeys.new_key_id(),
+            apikeys.NewKey("Created with the identity"),
+            value=value,
+            account_id=account_id,
+            iam_id=iam_id,
+            by=_OPERATOR,
+            now=self._clock.now(),
+        )
+        return value

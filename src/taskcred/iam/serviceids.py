@@ -1,0 +1,152 @@
+"""Service ids: identities of programs, in one account each. Functions over a connection of iam.db."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import sqlalchemy as sa
+
+from taskcred.errors import NotFoundError
+from taskcred.iam import tables
+from taskcred.iam.apikeys import next_tag
+from taskcred.iam.database import remember
+from taskcred.iam.fields import DESCRIPTION_LENGTH, Fields, format_instant
+
+_s, _k = tables.service_ids, tables.api_keys
+
+
+@dataclass(frozen=True, slots=True)
+class NewServiceId:
+    """What a caller asks for."""
+
+    name: str
+    description: str = ""
+    group_id: str = ""
+    unique_instance_crns: tuple[str, ...] = ()
+    is_locked: bool = False
+
+    @classmethod
+    def read(cls, fields: Fields, *, locked: bool) -> NewServiceId:
+        """From the body of a request. Raises InvalidRequestError."""
+        return cls(
+            name=fields.text("name", required=True),
+            description=fields.text("description", at_most=DESCRIPTION_LENGTH, lines=True),
+            group_id=fields.text("group_id"),
+            unique_instance_crns=tuple(fields.texts("unique_instance_crns")),
+            is_locked=locked,
+        )
+
+
+def add(
+    connection: sa.Connection, new: NewServiceId, *, account_id: str, by: str, now: datetime
+) -> sa.Row[Any]:
+    """Create a service id: its row."""
+    service_id = f"ServiceId-{uuid.uuid4()}"
+    connection.execute(
+        sa.insert(_s).values(
+            id=service_id,
+            iam_id=f"iam-{service_id}",
+            account_id=account_id,
+            name=new.name,
+            description=new.description,
+            group_id=new.group_id,
+            unique_instance_crns=list(new.unique_instance_crns),
+            locked=new.is_locked,
+            created_at=now,
+            created_by=by,
+            modified_at=now,
+            revision=1,
+            tag=next_tag(),
+        )
+    )
+    remember(
+        connection,
+        at=now,
+        action="serviceid:create",
+        target=service_id,
+        iam_id=by,
+        account_id=account_id,
+        params={"name": new.name},
+    )
+    return get(connection, service_id, account_id)
+
+
+def get(connection: sa.Connection, service_id: str, account_id: str) -> sa.Row[Any]:
+    """The row of a service id of this account. Raises NotFoundError."""
+    row = connection.execute(
+        sa.select(_s).where(_s.c.id == service_id, _s.c.account_id == account_id)
+    ).first()
+    if row is None:
+        raise NotFoundError(
+            "The service id could not be found.", hint="List the account's service ids to see their ids."
+        )
+    return row
+
+
+def change(
+    connection: sa.Connection,
+    row: sa.Row[Any],
+    values: Mapping[str, Any],
+    *,
+    action: str,
+    by: str,
+    now: datetime,
+) -> None:
+    """Write `values` to a service id: a new revision, remembered by the names of what changed."""
+    connection.execute(
+        sa.update(_s)
+        .where(_s.c.id == row.id)
+        .values(**values, modified_at=now, revision=row.revision + 1, tag=next_tag())
+    )
+    remember(
+        connection,
+        at=now,
+        action=action,
+        target=row.id,
+        iam_id=by,
+        account_id=row.account_id,
+        params={"changed": sorted(values)},
+    )
+
+
+def delete(connection: sa.Connection, row: sa.Row[Any], *, by: str, now: datetime) -> list[str]:
+    """Take a service id and its keys away: the ids of those keys whose values are kept."""
+    here = _k.c.iam_id == row.iam_id
+    kept = list(connection.scalars(sa.select(_k.c.id).where(here, _k.c.stored)))
+    connection.execute(sa.delete(_k).where(here))
+    connection.execute(sa.delete(_s).where(_s.c.id == row.id))
+    remember(
+        connection,
+        at=now,
+        action="serviceid:delete",
+        target=row.id,
+        iam_id=by,
+        account_id=row.account_id,
+        params={"name": row.name},
+    )
+    return kept
+
+
+def as_json(row: sa.Row[Any], *, show_group_id: bool = False) -> dict[str, Any]:
+    """A service id in IBM's shape."""
+    answer: dict[str, Any] = {
+        "id": row.id,
+        "iam_id": row.iam_id,
+        "entity_tag": f"{row.revision}-{row.tag}",
+        "crn": f"crn:v1:bluemix:public:iam-identity::a/{row.account_id}::serviceid:{row.id}",
+        "locked": row.locked,
+        "created_at": format_instant(row.created_at),
+        "modified_at": format_instant(row.modified_at),
+        "account_id": row.account_id,
+        "name": row.name,
+        "unique_instance_crns": row.unique_instance_crns,
+    }
+    if row.description:
+        answer["description"] = row.description
+    if show_group_id and row.group_id:
+        answer["group_id"] = row.group_id
+    return answer
