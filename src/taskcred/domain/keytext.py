@@ -19,7 +19,7 @@ STANDIN_KEY_PREFIX: Final = "tcs_"
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM: Final = 43
 _CHECKSUM: Final = 6
-_LENGTH: Final = 4 + _RANDOM + _CHECKSUM
+LENGTH: Final = 4 + _RANDOM + _CHECKSUM
 
 
 def _checksum(text: str) -> str:
@@ -45,7 +45,7 @@ def is_standin_key(text: str) -> bool:
 def has_form(text: str, prefix: str) -> bool:
     """Whether `text` is `prefix`, 43 characters of the alphabet and the checksum that fits them."""
     return (
-        len(text) == _LENGTH
+        len(text) == LENGTH
         and text.startswith(prefix)
         and text.isascii()
         and text[4:].isalnum()
