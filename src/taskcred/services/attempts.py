@@ -21,7 +21,7 @@ from taskcred.domain.runs import (
 )
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConflictError, NotFoundError, UnavailableError
-from taskcred.services import prompts
+from taskcred.services import prompts, tokens
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
 from taskcred.services.reports import (
@@ -183,8 +183,6 @@ def _ensure_token(ctx: Context, credential_id: str | None) -> str | None:
     """The credential's id once a token of it is in the cache; None where it has just been refused."""
     if credential_id is None:
         return None
-    from taskcred.services import tokens
-
     try:
         tokens.ensure(ctx, credential_id)
     except (ConflictError, NotFoundError):

@@ -38,12 +38,6 @@ def next_after(cron: str, timezone: str, after: datetime) -> datetime | None:
     return next(_times(cron, _zone(timezone), after), None)
 
 
-def preview(cron: str, timezone: str, now: datetime, count: int = 5) -> tuple[datetime, ...]:
-    """The next `count` times after `now`, in UTC. Raises InvalidRequestError as `verify_cron` does."""
-    verify_cron(cron, timezone, now)
-    return next_times(cron, timezone, now, count)
-
-
 def next_times(cron: str, timezone: str, after: datetime, count: int) -> tuple[datetime, ...]:
     """The next `count` times after `after`, in UTC, of an expression that was verified."""
     times = _times(cron, _zone(timezone), after)

@@ -13,6 +13,7 @@ from taskcred.domain.permissions import Permission, Principal
 from taskcred.errors import NotFoundError
 from taskcred.services.authorize import authorize
 from taskcred.services.context import Context
+from taskcred.services.notice_words import words_for
 from taskcred.store import audit
 from taskcred.store import notices as store
 from taskcred.store.notices import Channel, Notice
@@ -65,15 +66,17 @@ def add(
 ) -> None:
     """Tell an owner, in the caller's transaction: on the pages, by mail and webhook where configured.
 
-    `kind` is dotted ("prompt.opened"). `payload` holds ids and words, never a secret; by convention
-    "title" and "text" are sentences for the owner and "path" is the page where they can act.
+    `kind` is one of `notice_words.WORDS`; `payload` holds the ids and words that its sentences need,
+    never a secret. What is stored has the sentences too: "title", "text", and "path", the page to act on.
     """
     channels: list[Channel] = ["page"]
     if ctx.policy.notices.mail:
         channels.append("mail")
     if ctx.policy.notices.webhook:
         channels.append("webhook")
-    store.insert(connection, account_id, iam_id, kind, payload, channels, ctx.clock.now())
+    words = words_for(kind, payload)
+    said = {"title": words.title, "text": words.text, "path": words.path}
+    store.insert(connection, account_id, iam_id, kind, payload | said, channels, ctx.clock.now())
 
 
 def own(ctx: Context, principal: Principal, *, unread: bool = True, limit: int = 50) -> list[Notice]:
@@ -116,28 +119,28 @@ def deliver_due(ctx: Context, senders: Mapping[str, Sender], limit: int = 50) ->
     return delivered
 
 
-def render(ctx: Context, notice: Notice) -> tuple[str, str, str]:
-    """A notice as (title, text, action URL or empty): the same words on every channel."""
-    title = str(notice.payload.get("title") or notice.kind.replace(".", " ").replace("_", " ").capitalize())
-    path = str(notice.payload.get("path") or "")
-    return title, str(notice.payload.get("text") or title), f"{ctx.public_url}{path}" if path else ""
-
-
 def _message(ctx: Context, connection: sa.Connection, notice: Notice) -> Message:
-    title, text, action_url = render(ctx, notice)
-    to = store.mail_address(connection, notice.iam_id) if notice.channel == "mail" else ""
+    data = dict(notice.payload)
+    title, text, path = data.pop("title"), data.pop("text"), data.pop("path")
     return Message(
-        notice.id,
-        notice.kind,
-        notice.account_id,
-        notice.iam_id,
-        to,
-        title,
-        text,
-        action_url,
-        notice.created_at,
-        {key: value for key, value in notice.payload.items() if key not in {"title", "text", "path"}},
+        id=notice.id,
+        kind=notice.kind,
+        account_id=notice.account_id,
+        iam_id=notice.iam_id,
+        to=store.mail_address(connection, notice.iam_id) if notice.channel == "mail" else "",
+        title=title,
+        text=text,
+        action_url=f"{ctx.public_url}{path}",
+        at=notice.created_at,
+        data=data,
     )
+
+
+def _tell_on_page(connection: sa.Connection, notice: Notice, why: str, now: datetime) -> None:
+    words = words_for("notice_given_up", {"channel": notice.channel, "why": why})
+    said = {"title": words.title, "text": words.text, "path": words.path}
+    kind = "notice_given_up"
+    store.insert(connection, notice.account_id, notice.iam_id, kind, said, ["page"], now)
 
 
 def _record(ctx: Context, notice: Notice, result: NotDelivered | None) -> None:
@@ -152,6 +155,7 @@ def _record(ctx: Context, notice: Notice, result: NotDelivered | None) -> None:
             store.plan(connection, notice.id, now + delay, reason)
             return
         store.close(connection, notice.id, "given_up", now, reason)
+        _tell_on_page(connection, notice, reason, now)
         audit.append(
             connection,
             audit.Event(

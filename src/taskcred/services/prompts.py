@@ -8,9 +8,14 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from taskcred.domain.runs import PromptState
+from taskcred.domain.credentials import Created, Drain, KeySource
+from taskcred.domain.permissions import Permission, Principal
+from taskcred.domain.runs import PromptState, PromptView
+from taskcred.errors import ConflictError, NotFoundError
 from taskcred.services import notices
+from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
+from taskcred.services.cursors import read_cursor, verify_limit, write_cursor
 from taskcred.store import audit
 from taskcred.store import notices as notice_store
 from taskcred.store import prompts as store
@@ -18,24 +23,7 @@ from taskcred.store import runs as run_store
 
 OPENED: Final = "prompt.opened"
 REMINDER: Final = "prompt.reminder"
-
-_WORDS: Final = {
-    "missing": (
-        "A task credential is needed",
-        "Your work waits because you have no task credential in this account. "
-        "Create one and everything that waits starts by itself.",
-    ),
-    "unusable": (
-        "Your task credential no longer works",
-        "Your work waits because the key of your task credential expired or was refused. "
-        "Give it a new key and everything that waits starts by itself.",
-    ),
-    "locked": (
-        "Your task credential is locked",
-        "Your work waits because an operator locked your task credential. "
-        "Ask your taskcred operator to unlock it; everything that waits then starts by itself.",
-    ),
-}
+_NAME: Final = "Task credential"  # of a credential whose owner gave it no name
 
 
 def open_for(
@@ -97,6 +85,74 @@ def withdraw_unless_awaited(
         _close(connection, row, PromptState.WITHDRAWN, actor, ctx.clock.now())
 
 
+def list_own(
+    ctx: Context,
+    principal: Principal,
+    *,
+    state: PromptState | None = None,
+    after: str | None = None,
+    limit: int = 50,
+) -> tuple[list[PromptView], str | None]:
+    """The caller's prompts, newest first, and the cursor of the next page (None at the end)."""
+    authorize(ctx, principal, Permission.PROMPT_READ, "prompt")
+    size = verify_limit(limit)
+    before = read_cursor(after)
+    with ctx.store.read() as connection:
+        found = store.of_owner(
+            connection,
+            principal.account_id,
+            principal.iam_id,
+            state=state,
+            before=before,
+            limit=size + 1,
+        )
+    page = found[:size]
+    more = len(found) > size
+    return page, write_cursor(page[-1].opened_at, page[-1].id) if more else None
+
+
+def get(ctx: Context, principal: Principal, prompt_id: str) -> PromptView:
+    """One of the caller's prompts. Raises NotFoundError for other owners' prompts too."""
+    authorize(ctx, principal, Permission.PROMPT_READ, "prompt", prompt_id)
+    with ctx.store.read() as connection:
+        return _own(connection, principal, prompt_id)
+
+
+def answer(ctx: Context, principal: Principal, prompt_id: str, source: KeySource, name: str = "") -> Created:
+    """Give what the prompt asks for: a first key, or a new key in place of one that no longer works.
+
+    Every parked run of the owner is queued in the transaction that makes the credential usable. Raises
+    NotFoundError; ConflictError (`prompt_closed`; `credential_locked`: only an operator lifts a lock);
+    and whatever making a credential raises.
+    """
+    # Credentials settle prompts, and answering a prompt makes a credential: one side looks the other up late.
+    from taskcred.services import credentials
+
+    authorize(ctx, principal, Permission.PROMPT_ANSWER, "prompt", prompt_id)
+    with ctx.store.write() as connection:
+        prompt = _own(connection, principal, prompt_id)
+        standing = store.standing(connection, principal.account_id, principal.iam_id)
+        if prompt.state is PromptState.OPEN and not standing.why:
+            # Whatever made the credential usable has settled the prompt; this mends a restored database.
+            settle(ctx, connection, principal.account_id, principal.iam_id, actor_of(principal))
+    if prompt.state is not PromptState.OPEN or not standing.why:
+        raise ConflictError(
+            "Nothing waits for this answer any more.",
+            hint="Your runs show how they go on.",
+            code="prompt_closed",
+            action_url=f"{ctx.public_url}/runs",
+        )
+    if standing.why == "locked":
+        raise ConflictError(
+            "Your task credential is locked, and a new key does not lift a lock.",
+            hint="Ask your taskcred operator to unlock it; everything that waits then starts by itself.",
+            code="credential_locked",
+        )
+    if standing.credential_id is None:
+        return credentials.create(ctx, principal, name=name or _NAME, source=source)
+    return credentials.rotate(ctx, principal, standing.credential_id, source=source, drain=Drain())
+
+
 def remind_due(ctx: Context, limit: int = 100) -> int:
     """Tell the owners of long open prompts again; keeper. Answers how many were told."""
     now = ctx.clock.now()
@@ -117,8 +173,14 @@ def remind_due(ctx: Context, limit: int = 100) -> int:
 
 
 def _payload(prompt_id: str, why: str) -> dict[str, Any]:
-    title, text = _WORDS[why]
-    return {"prompt_id": prompt_id, "why": why, "title": title, "text": text, "path": f"/prompts/{prompt_id}"}
+    return {"prompt_id": prompt_id, "why": why}
+
+
+def _own(connection: sa.Connection, principal: Principal, prompt_id: str) -> PromptView:
+    found = store.of_owner(connection, principal.account_id, principal.iam_id, prompt_id=prompt_id)
+    if not found:
+        raise NotFoundError("There is no such prompt.", hint="`GET /v1/prompts` lists your prompts.")
+    return found[0]
 
 
 def _close(

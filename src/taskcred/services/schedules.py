@@ -185,6 +185,12 @@ def list_own(
     )
 
 
+def preview(cron: str, timezone: str, now: datetime, count: int = 5) -> tuple[datetime, ...]:
+    """The next `count` times after `now`, in UTC. Raises InvalidRequestError as `create` does."""
+    _verify_times(cron, timezone, now)
+    return next_times(cron, timezone, now, count)
+
+
 def _own(connection: sa.Connection, principal: Principal, schedule_id: str) -> sa.Row[Any]:
     row = store.find_own(connection, schedule_id, principal.account_id, principal.iam_id)
     if row is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -153,10 +153,10 @@ def count_by_state(connection: sa.Connection) -> dict[tuple[str, str], int]:
     return {(row.channel, row.state): row.n for row in rows}
 
 
-def prune(connection: sa.Connection, now: datetime, keep: timedelta, limit: int) -> int:
-    """Forget closed notices older than `keep`; at most `limit`. Answers how many."""
+def forget_closed(connection: sa.Connection, before: datetime, limit: int) -> int:
+    """Delete notices closed before `before`, at most `limit`; answers how many."""
     c = t.notices.c
-    old = sa.select(c.id).where(c.state != "open", c.closed_at < now - keep).limit(limit)
+    old = sa.select(c.id).where(c.closed_at < before).order_by(c.closed_at).limit(limit)
     return connection.execute(t.notices.delete().where(c.id.in_(old))).rowcount
 
 

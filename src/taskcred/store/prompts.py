@@ -119,6 +119,7 @@ def of_owner(
     iam_id: str,
     *,
     prompt_id: str | None = None,
+    state: PromptState | None = None,
     before: tuple[datetime, str] | None = None,
     limit: int = 50,
 ) -> list[PromptView]:
@@ -135,6 +136,8 @@ def of_owner(
     ).where(c.account_id == account_id, c.iam_id == iam_id)
     if prompt_id is not None:
         query = query.where(c.id == prompt_id)
+    if state is not None:
+        query = query.where(c.state == sa.literal(state.value, literal_execute=True))
     if before is not None:
         query = query.where(sa.tuple_(c.opened_at, c.id) < sa.tuple_(before[0], before[1]))
     rows = connection.execute(query.order_by(c.opened_at.desc(), c.id.desc()).limit(limit))
@@ -151,3 +154,10 @@ def of_owner(
         )
         for row in rows
     ]
+
+
+def forget_closed(connection: sa.Connection, before: datetime, limit: int) -> int:
+    """Delete prompts closed before `before`, at most `limit`; answers how many."""
+    c = t.prompts.c
+    old = sa.select(c.id).where(c.closed_at < before).limit(limit)
+    return connection.execute(t.prompts.delete().where(c.id.in_(old))).rowcount

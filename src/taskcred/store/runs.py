@@ -192,3 +192,18 @@ def count_by_state(connection: sa.Connection) -> dict[str, int]:
         row.state: row.n
         for row in connection.execute(sa.select(c.state, sa.func.count().label("n")).group_by(c.state))
     }
+
+
+def forget_ended(connection: sa.Connection, before: datetime, limit: int) -> int:
+    """Delete runs that ended before `before` with their attempts and output, at most `limit`; how many."""
+    c = t.runs.c
+    old = connection.execute(
+        sa.select(c.id).where(c.ended_at < before).order_by(c.ended_at).limit(limit)
+    ).scalars()
+    ids = list(old)
+    attempts = sa.select(t.attempts.c.id).where(t.attempts.c.run_id.in_(ids))
+    connection.execute(t.run_output.delete().where(t.run_output.c.attempt_id.in_(attempts)))
+    connection.execute(t.attempt_tokens.delete().where(t.attempt_tokens.c.attempt_id.in_(attempts)))
+    connection.execute(t.attempts.delete().where(t.attempts.c.run_id.in_(ids)))
+    connection.execute(t.runs.delete().where(c.id.in_(ids)))
+    return len(ids)
