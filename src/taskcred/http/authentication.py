@@ -1,0 +1,182 @@
+"""Who is calling, and the one door every API route lies behind.
+
+A caller proves itself by a bearer token of the identity provider, by the cookie of a page session, or by
+the worker credential (HTTP Basic). Each operation names the permission it needs (`http.operations`); the
+door looks both up in the table of `domain.permissions` before the request is validated or a service is
+called. A route under /v1 that names none is closed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from flask import Request, current_app, g, redirect, request, session
+from werkzeug.exceptions import HTTPException
+
+from taskcred.domain.permissions import Authentication, Permission, Principal, decide_permission
+from taskcred.domain.secret import Secret
+from taskcred.errors import ForbiddenError, InvalidTokenError
+from taskcred.http.csrf import require_csrf_token
+from taskcred.http.problems import request_id
+from taskcred.http.safe_return import sign_in_path
+from taskcred.identity import claims as identity_claims
+from taskcred.ports import AccessToken
+from taskcred.services import sessions, tokens
+from taskcred.services.authorize import authorize
+from taskcred.services.context import Context
+from taskcred.store import workers
+
+SESSION_ID: Final = "sid"  # in the signed cookie, beside the CSRF token: whoever replaces one replaces both
+_SAFE: Final = frozenset({"GET", "HEAD"})
+# Our client id at the identity provider: a token of ours that no person signed in for was made for a run.
+_CLIENT_ID: Final = "taskcred"
+
+
+def context() -> Context:
+    """The context of the app that answers this request."""
+    ctx: Context = current_app.extensions["taskcred"]
+    return ctx
+
+
+def visit() -> sessions.Visit:
+    """Where this request came from."""
+    return sessions.Visit(request_id(), (request.remote_addr or "")[:64])
+
+
+def session_id() -> Secret | None:
+    """The page session's id that the browser sent, whether or not it is one."""
+    text = session.get(SESSION_ID)
+    return Secret(text) if isinstance(text, str) else None
+
+
+def current_principal() -> Principal | None:
+    """Who holds this request's page session; None for everybody else, bearers of tokens included."""
+    if "page_session" not in g:
+        sid = session_id()
+        g.page_session = None if sid is None else sessions.find(context(), sid, visit())
+    principal: Principal | None = g.page_session
+    return principal
+
+
+def require_session() -> Principal:
+    """For pages: the signed-in person; anybody else is sent to sign in and brought back."""
+    principal = current_principal()
+    if principal is None:
+        raise _Redirect(sign_in_path(_here()))
+    return principal
+
+
+def require_fresh(permission: Permission) -> Principal:
+    """For pages: the signed-in person, having proved who they are recently enough for `permission`; sent to
+    sign in anew where not. Raises ForbiddenError where a fresh sign-in would not help."""
+    principal = require_session()
+    denied = decide_permission(permission, principal, context().clock.now())
+    if denied is not None and denied.code == "fresh_sign_in_required":
+        raise _Redirect(sign_in_path(_here(), fresh=True))
+    if denied is not None:
+        raise ForbiddenError(denied.message, hint=denied.hint, code=denied.code)
+    return principal
+
+
+def enter(permission: Permission) -> None:
+    """Let the API request in, or raise InvalidTokenError (401) or ForbiddenError (403, audited)."""
+    if permission is Permission.RUN_ATTEMPT:
+        g.challenge = "Basic"
+    principal = _identify(request)
+    g.principal = principal
+    if principal.authentication is Authentication.SESSION and request.method not in _SAFE:
+        require_csrf_token()
+    target_type = permission.partition(":")[0]
+    target_id = next(iter((request.view_args or {}).values()), "")
+    authorize(context(), principal, permission, target_type, str(target_id))
+
+
+def caller() -> Principal:
+    """The principal that `enter` let in."""
+    principal: Principal = g.principal
+    return principal
+
+
+def _here() -> str:
+    if request.method in _SAFE:
+        return request.full_path.rstrip("?")
+    return "/"
+
+
+class _Redirect(HTTPException):
+    """Leave the view with a redirect."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(response=redirect(path, 303))
+
+
+def _identify(incoming: Request) -> Principal:
+    authorization = incoming.authorization
+    if authorization is None:
+        if incoming.headers.get("Authorization"):
+            raise _unusable()
+        return _of_session()
+    if authorization.type == "bearer" and authorization.token:
+        return _of_token(context().provider.verify(authorization.token))
+    if authorization.type == "basic" and authorization.username and authorization.password:
+        return _of_worker(authorization.username, Secret(authorization.password))
+    raise _unusable()
+
+
+def _of_session() -> Principal:
+    principal = current_principal()
+    if principal is None:
+        raise InvalidTokenError(
+            "You are not signed in.",
+            hint="Send an access token as `Authorization: Bearer …`, or sign in.",
+            code="authentication_required",
+            action_url=f"{context().public_url}/sign-in",
+        )
+    return principal
+
+
+def _of_token(token: AccessToken) -> Principal:
+    where = visit()
+    return Principal(
+        token.iam_id,
+        token.account_id,
+        _kind(token),
+        auth_time=identity_claims.auth_time(token.claims),
+        email=str(token.claims.get("email") or ""),
+        name=str(token.claims.get("name") or ""),
+        token=token.token,
+        request_id=where.request_id,
+        address=where.address,
+    )
+
+
+def _kind(token: AccessToken) -> Authentication:
+    if identity_claims.is_interactive(token.claims):
+        return Authentication.INTERACTIVE
+    if token.claims.get("client_id") == _CLIENT_ID or tokens.is_run_token(context(), token.token.digest()):
+        return Authentication.RUN_TOKEN
+    return Authentication.PROGRAMMATIC
+
+
+def _of_worker(worker_id: str, secret: Secret) -> Principal:
+    ctx = context()
+    with ctx.store.read() as connection:
+        name = workers.find_name(connection, worker_id, secret)
+    if name is None:
+        raise InvalidTokenError(
+            "This worker credential is not valid.", hint="Use the file worker.credential of this server."
+        )
+    where = visit()
+    return Principal(
+        f"worker:{name}",
+        "",
+        Authentication.WORKER,
+        request_id=where.request_id,
+        address=where.address,
+    )
+
+
+def _unusable() -> InvalidTokenError:
+    return InvalidTokenError(
+        "The Authorization header cannot be used.", hint="Send `Authorization: Bearer` and an access token."
+    )

@@ -1,0 +1,78 @@
+"""What /metrics shows. Gauges are read from the records, so every process tells the same; counters count
+what this process did and carry its id, so that Prometheus can add the processes up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from taskcred.domain.credentials import CredentialState
+from taskcred.domain.runs import PromptState, RunState
+from taskcred.errors import UnavailableError
+from taskcred.services.context import Context
+from taskcred.store import figures
+
+
+class Metrics:
+    """The registry of one app."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.registry: Final = CollectorRegistry()
+        self.registry.register(_Records(ctx))
+        self._requests: Final = Counter(
+            "taskcred_http_requests",
+            "Requests answered by this process, by route.",
+            ("process", "method", "route", "status"),
+            registry=self.registry,
+        )
+
+    def count(self, method: str, route: str, status: int) -> None:
+        """One request was answered."""
+        self._requests.labels(str(os.getpid()), method, route, str(status)).inc()
+
+
+class _Records(Collector):
+    """Figures of the records at the time of the scrape."""
+
+    def __init__(self, ctx: Context) -> None:
+        self._ctx = ctx
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        up = GaugeMetricFamily("taskcred_records_up", "1 where the records could be read.")
+        try:
+            with self._ctx.store.read() as connection:
+                found = figures.read(connection)
+        except UnavailableError:
+            up.add_metric((), 0)
+            yield up
+            return
+        up.add_metric((), 1)
+        yield up
+        yield _states(
+            "taskcred_task_credentials",
+            "Task credentials by state.",
+            list(CredentialState),
+            found.credentials,
+        )
+        yield _states("taskcred_runs", "Runs by state.", list(RunState), found.runs)
+        yield _states("taskcred_prompts", "Prompts by state.", list(PromptState), found.prompts)
+        yield _states("taskcred_intents", "Intents by state.", ["open", "done", "given_up"], found.intents)
+        yield _states("taskcred_notices", "Notices by state.", ["open", "sent", "given_up"], found.notices)
+        yield GaugeMetricFamily("taskcred_live_attempts", "Attempts that are live.", found.live_attempts)
+        yield GaugeMetricFamily(
+            "taskcred_token_requests",
+            "Token requests answered to attempts that are kept.",
+            found.token_requests,
+        )
+
+
+def _states(name: str, words: str, states: list[str], found: dict[str, int]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, words, labels=("state",))
+    for state in states:
+        family.add_metric((str(state),), found.get(state, 0))
+    return family

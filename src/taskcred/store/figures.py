@@ -1,0 +1,42 @@
+"""Counts for metrics: what is in which state now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from taskcred.store import tables as t
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Rows by state; a state without rows is left out."""
+
+    credentials: dict[str, int]
+    runs: dict[str, int]
+    prompts: dict[str, int]
+    intents: dict[str, int]
+    notices: dict[str, int]
+    live_attempts: int
+    token_requests: int  # answered to attempts that are still kept
+
+
+def read(connection: sa.Connection) -> Figures:
+    """The figures of this instant."""
+    live = sa.select(sa.func.count()).where(t.attempts.c.outcome.is_(None))
+    uses = sa.select(sa.func.coalesce(sa.func.sum(t.attempt_tokens.c.uses), 0))
+    return Figures(
+        credentials=_by_state(connection, t.task_credentials),
+        runs=_by_state(connection, t.runs),
+        prompts=_by_state(connection, t.prompts),
+        intents=_by_state(connection, t.intents),
+        notices=_by_state(connection, t.notices),
+        live_attempts=int(connection.execute(live).scalar_one()),
+        token_requests=int(connection.execute(uses).scalar_one()),
+    )
+
+
+def _by_state(connection: sa.Connection, table: sa.Table) -> dict[str, int]:
+    rows = connection.execute(sa.select(table.c.state, sa.func.count()).group_by(table.c.state))
+    return {str(state): int(count) for state, count in rows}
