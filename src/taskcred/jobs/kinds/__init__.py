@@ -1,0 +1,1 @@
+"""The kinds of task: what a task and its parameters become."""

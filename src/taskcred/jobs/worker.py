@@ -1,0 +1,229 @@
+"""The worker: takes dispatches from the engine and carries them out. It has no way to open the vault.
+
+Stopping has two stages. The first SIGTERM drains: nothing more is taken, and the process exits when its
+jobs have ended. A second SIGTERM, a SIGINT, or the end of the supervisor ends the jobs at once; their runs
+are lost attempts, tried again by their tasks' rules.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import signal
+import stat
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import structlog
+
+from taskcred.config import JobSettings
+from taskcred.domain.secret import Secret
+from taskcred.errors import ConfigurationError, UnavailableError
+from taskcred.jobs import isolation
+from taskcred.jobs.dispatch import Dispatch, Host, Live, Stopping, insist
+from taskcred.jobs.engine import DbosQueue, Engine
+from taskcred.jobs.environment import write_ca_file
+from taskcred.jobs.web_client import WebClient
+from taskcred.services import attempts
+from taskcred.services.context import Context
+
+_log = structlog.get_logger("taskcred.jobs")
+
+_PULSE: Final = 0.5  # seconds between two looks at what was cancelled
+_BEAT: Final = 10  # pulses between two heartbeats
+_FORGET: Final = 7200  # pulses between two sweeps of the engine's rows
+_KEEP: Final = timedelta(days=1)  # the engine's rows of ended dispatches
+_TRY_LOCK: Final = 0.5  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What a worker needs besides the context.
+
+    `url` is where it and its jobs reach web, without a trailing slash; `ca_file` the certificate authority
+    of that URL where it is not a public one. `hidden` are paths no job may see, whatever else it may:
+    data directory, revocation log, master key, files with passwords.
+    """
+
+    name: str
+    credential: Secret  # "worker id:secret"
+    url: str
+    ca_file: Path | None
+    data_dir: Path
+    hidden: tuple[Path, ...]
+    jobs: JobSettings
+
+
+class Worker:
+    """One worker process. On SQLite there is one at a time: it waits for the lock of the one before."""
+
+    def __init__(self, settings: WorkerSettings, ctx: Context, queue: DbosQueue) -> None:
+        self._settings = settings
+        self._ctx = ctx
+        self._queue = queue
+        self._draining = threading.Event()
+        self._ending = threading.Event()
+        self._live: dict[str, Live] = {}
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+
+    def drain(self) -> None:
+        """Take nothing more; `run` returns when the jobs have ended."""
+        self._draining.set()
+
+    def end_now(self) -> None:
+        """End the jobs and return from `run`. For the end of the supervisor; safe from any thread."""
+        self._ending.set()
+        self._draining.set()
+
+    def run(self, on_ready: Callable[[], None] = lambda: None) -> None:
+        """Work until told to stop; must run in the main thread, whose signals it takes.
+
+        Raises ConfigurationError where jobs cannot be run as configured at all.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._on_signal)
+        settings = self._settings
+        held = self._take_lock(settings.data_dir / "worker.lock")
+        if held is None:
+            return
+        chosen = isolation.choose(settings.jobs.isolation, settings.jobs.user)
+        (_log.warning if chosen.kind in ("none", "refused") else _log.info)(
+            "isolation of jobs", kind=chosen.kind, words=chosen.words
+        )
+        directory = _jobs_directory(settings.data_dir, chosen)
+        ca_file = None
+        if settings.ca_file is not None:
+            ca_file = directory / "ca.pem"
+            write_ca_file(settings.ca_file, ca_file)
+        web = WebClient(settings.url, settings.credential, settings.ca_file)
+        self._host = Host(
+            ctx=self._ctx,
+            web=web,
+            executor=f"worker:{settings.name}",
+            url=settings.url,
+            jobs=settings.jobs,
+            isolation=chosen,
+            directory=directory,
+            ca_file=ca_file,
+            hidden=settings.hidden,
+            draining=self._draining,
+            ending=self._ending,
+        )
+        engine = Engine(
+            self._ctx.store.engine,
+            self._execute,
+            concurrency=settings.jobs.concurrency,
+            per_owner=settings.jobs.per_owner,
+        )
+        engine.start()
+        pulse = threading.Thread(target=self._pulse, name="pulse", daemon=True)
+        pulse.start()
+        _log.info("worker ready", worker=settings.name)
+        on_ready()
+        self._draining.wait()
+        _log.info("worker drains", jobs=len(self._live))
+        engine.stop_taking()
+        with self._idle:
+            while self._live:
+                self._idle.wait(1.0)
+        engine.stop()
+        web.close()
+        os.close(held)
+        _log.info("worker stopped", worker=settings.name)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._draining.is_set() or number == signal.SIGINT:
+            self._ending.set()
+        self._draining.set()
+
+    def _take_lock(self, path: Path) -> int | None:
+        """The worker's lock, which the kernel frees with the process; None where we are to stop first."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        told = False
+        while not self._draining.is_set():
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not told:
+                    _log.info("waiting for the worker before this one to finish its jobs")
+                    told = True
+                self._draining.wait(_TRY_LOCK)
+            else:
+                return fd
+        os.close(fd)
+        return None
+
+    def _execute(self, run_id: str, dispatch_no: int, owner: str) -> None:
+        live = Live(run_id)
+        with self._lock:
+            if run_id in self._live:
+                return  # a second copy of a dispatch that is being carried out
+            self._live[run_id] = live
+        try:
+            Dispatch(self._host, live).run(dispatch_no)
+        except Stopping:
+            insist(lambda: self._put_back(run_id, dispatch_no, owner))
+        except Exception:  # noqa: BLE001 - the engine would log whatever text it has
+            # A bug of ours. The attempt, if any, falls silent, and the keeper ends it visibly.
+            _log.exception("dispatch failed", run_id=run_id, attempt_id=live.attempt_id)
+        finally:
+            with self._idle:
+                del self._live[run_id]
+                self._idle.notify_all()
+
+    def _put_back(self, run_id: str, dispatch_no: int, owner: str) -> None:
+        with self._ctx.store.write() as connection:
+            self._queue.put_back(connection, run_id, dispatch_no, owner, uuid.uuid4().hex[:8])
+
+    def _pulse(self) -> None:
+        beats = 0
+        while True:
+            threading.Event().wait(_PULSE)
+            beats += 1
+            with self._lock:
+                running = {live.attempt_id: live for live in self._live.values() if live.attempt_id}
+            try:
+                if running:
+                    for run_id in attempts.cancel_requested(self._ctx):
+                        live = self._live.get(run_id)
+                        if live is not None:
+                            live.cancelled.set()
+                    if beats % _BEAT == 0:
+                        for attempt_id in attempts.heartbeat(self._ctx, set(running)):
+                            running[attempt_id].over.set()
+                if beats % _FORGET == 0:
+                    self._queue.forget_finished(self._ctx.clock.now() - _KEEP)
+            except UnavailableError as error:
+                _log.warning("records away", why=error.message)
+
+
+def _jobs_directory(data_dir: Path, chosen: isolation.Isolation) -> Path:
+    """Where the jobs' own directories are made.
+
+    In the data directory, unless jobs are another OS user without a sandbox: that user cannot pass through
+    the data directory, and gets a place among the temporary files whose parent only we can write.
+    """
+    if chosen.kind != "user":
+        directory = data_dir / "jobs"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return directory
+    name = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
+    directory = Path(tempfile.gettempdir(), f"taskcred-jobs-{name}")
+    directory.mkdir(mode=0o711, exist_ok=True)
+    found = directory.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise ConfigurationError(
+            f"{directory} is not a directory of this user.",
+            hint="Somebody made it before us: look at it, remove it, and start again.",
+        )
+    directory.chmod(0o711)  # the umask may have taken the x that lets jobs pass through
+    return directory

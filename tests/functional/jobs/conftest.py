@@ -1,0 +1,24 @@
+"""Fixtures of the tests that run real jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.jobs import JobsHost
+
+
+@pytest.fixture
+def make_host(tmp_path: Path) -> Iterator[Callable[..., JobsHost]]:
+    """`make_host(tasks, jobs)`: a host whose workers are stopped at the end of the test."""
+    made: list[JobsHost] = []
+
+    def make(*arguments: object) -> JobsHost:
+        made.append(JobsHost(tmp_path / f"host{len(made)}", *arguments))  # type: ignore[arg-type]  # passed through
+        return made[-1]
+
+    yield make
+    for host in made:
+        host.close()
