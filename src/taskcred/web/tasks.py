@@ -1,0 +1,64 @@
+"""Tasks: the catalogue, and a form made from a task's JSON schema with Run and Schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from flask import request
+from flask.typing import ResponseReturnValue
+
+from taskcred.domain.runs import RunState
+from taskcred.domain.tasks import Task
+from taskcred.http.authentication import context as ctx
+from taskcred.http.problems import status_of
+from taskcred.services import runs
+from taskcred.web import forms
+from taskcred.web.api_key import MENDABLE, own_credential
+from taskcred.web.frame import blueprint, go, me, render, say
+from taskcred.web.prompts import through_prompt
+from taskcred.web.schedules import find_task, form_errors, new_schedule_form
+
+
+@blueprint.get("/tasks")
+def tasks() -> ResponseReturnValue:
+    """The catalogue."""
+    return render(
+        "tasks.html",
+        title="Tasks",
+        tasks=sorted(ctx().tasks.values(), key=lambda task: task.title or task.name),
+    )
+
+
+@blueprint.route("/tasks/<name>", methods=["GET", "POST"])
+def task(name: str) -> ResponseReturnValue:
+    """Fill in a task's parameters; Run starts it, Schedule asks for the times."""
+    chosen = find_task(name)
+    if request.method == "GET":
+        return _form(chosen, forms.texts_of(forms.fields_of(chosen.parameters)), {})
+    reading = forms.read(chosen, request.form)
+    if reading.errors:
+        return _form(chosen, reading.texts, reading.errors), 422
+    if request.form.get("action") == "schedule":
+        return new_schedule_form(chosen, reading.texts)
+    try:
+        run = runs.start(ctx(), me(), task=name, parameters=reading.values)
+    except MENDABLE as error:
+        return _form(chosen, reading.texts, form_errors(chosen, error)), status_of(error)
+    if run.state is RunState.WAITING_FOR_CREDENTIAL:
+        return through_prompt(run.prompt_id, f"/runs/{run.id}")
+    say("The run was started.")
+    return go(f"/runs/{run.id}")
+
+
+def _form(chosen: Task, texts: Mapping[str, str], errors: Mapping[str, str]) -> str:
+    fields = forms.fields_of(chosen.parameters)
+    return render(
+        "task.html",
+        title=chosen.title or chosen.name,
+        task=chosen,
+        fields=fields,
+        ids={each.name: each.id for each in fields},
+        values=texts,
+        errors=errors,
+        credential=own_credential(),
+    )

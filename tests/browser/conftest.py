@@ -1,0 +1,92 @@
+"""Browser tests: headless Chromium against a real server. Without Chromium they are skipped, aloud."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.browser.house import House, Resident
+
+CHROMIUM = os.environ.get("TASKCRED_TEST_CHROMIUM") or shutil.which("chromium")
+ARGUMENTS = [
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """One Chromium for all tests."""
+    if CHROMIUM is None:
+        pytest.skip("NO CHROMIUM FOUND: the pages are not tested (install Debian's package `chromium`)")
+    # Chromium's own sandbox does not work as root.
+    arguments = [*ARGUMENTS, "--no-sandbox"] if os.geteuid() == 0 else ARGUMENTS
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """A server for the tests of a module; each test brings its own person."""
+    opened = House(tmp_path_factory.mktemp("house"))
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def ada(house: House) -> Resident:
+    """A person who has nothing yet."""
+    return house.move_in()
+
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture
+def visit(browser: Browser, house: House) -> Iterator[Visit]:
+    """Open a browser window, signed in as the person given; keyword arguments are the window's settings."""
+    windows: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_window(
+        who: Resident | None = None, *, signed_in_ago: timedelta = timedelta(0), **settings: Any
+    ) -> Page:
+        window = browser.new_context(base_url=house.url, **settings)
+        windows.append(window)
+        if who is not None:
+            window.add_cookies([house.cookie(who, signed_in_ago=signed_in_ago)])  # type: ignore[list-item]  # a plain dict will do
+        page = window.new_page()
+        page.set_default_timeout(10_000)
+        page.on("pageerror", lambda error: complaints.append(f"script: {error}"))
+        page.on(
+            "console",
+            lambda message: complaints.append(message.text) if "Content Security" in message.text else None,
+        )
+        return page
+
+    yield open_window
+    for window in windows:
+        window.close()
+    assert not complaints, "a page's script failed or our own policy blocked a part of it"
+
+
+@pytest.fixture
+def shots(request: pytest.FixtureRequest) -> Path | None:
+    """Where screenshots go, if somebody wants to look: TASKCRED_TEST_SHOTS names the directory."""
+    wanted = os.environ.get("TASKCRED_TEST_SHOTS")
+    if not wanted:
+        return None
+    directory = Path(wanted)
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
