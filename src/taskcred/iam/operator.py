@@ -7,12 +7,14 @@ is trusted by having access to the file; what was done is remembered like everyt
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import sqlalchemy as sa
 
+from taskcred.clock import SystemClock
 from taskcred.domain.secret import Secret
 from taskcred.iam import accounts, apikeys, links, serviceids, tables
 from taskcred.iam.database import Database, remember
@@ -20,6 +22,8 @@ from taskcred.iam.passwords import Passwords
 from taskcred.ports import Clock
 
 _OPERATOR: Final = "operator"
+_FIRST_ACCOUNT: Final = "Main"
+_FIRST_EMAIL: Final = "administrator@localhost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,21 +127,17 @@ class Operator:
             found = accounts.get_user(connection, user)
             links.set_password(connection, found.iam_id, password_hash, by=_OPERATOR, now=self._clock.now())
 
-    def sign_in_link(self, *, user: str, issuer: str) -> Secret:
-        """A one-time link by which this user signs in and chooses a password; good for a week. It
-        replaces the link before it."""
+    def sign_in_link(self, *, user: str, public_url: str, ttl: timedelta = links.LINK_TTL) -> Secret:
+        """A one-time link by which this user signs in and chooses a password. It replaces the link
+        before it."""
         with self._database.write() as connection:
             found = accounts.get_user(connection, user)
-            return links.new_link(connection, issuer, found.iam_id, self._clock.now())
+            return links.new_link(connection, public_url, found.iam_id, self._clock.now(), ttl)
 
-    def first_administrator_link(self, *, issuer: str, account: str, email: str) -> Secret | None:
-        """At the first start: create the account and its administrator, and their sign-in link. None
-        where there is a user already."""
+    def has_users(self) -> bool:
+        """Whether anybody can sign in yet."""
         with self._database.read() as connection:
-            if connection.execute(sa.select(tables.users.c.iam_id).limit(1)).first():
-                return None
-        self.create_user(account=account, email=email, administrator=True)
-        return self.sign_in_link(user=email, issuer=issuer)
+            return connection.execute(sa.select(tables.users.c.iam_id).limit(1)).first() is not None
 
     def _put_member(
         self, connection: sa.Connection, account_id: str, iam_id: str, administrator: bool
@@ -169,3 +169,13 @@ class Operator:
             now=self._clock.now(),
         )
         return value
+
+
+def invite_first_administrator(database: Path, public_url: str, ttl: timedelta) -> Secret | None:
+    """At the first start: an account, its administrator, and a one-time link for them. None where there is
+    a user already."""
+    with Operator(database, SystemClock()) as operator:
+        if operator.has_users():
+            return None
+        operator.create_user(account=_FIRST_ACCOUNT, email=_FIRST_EMAIL, name="Administrator")
+        return operator.sign_in_link(user=_FIRST_EMAIL, public_url=public_url, ttl=ttl)

@@ -74,7 +74,7 @@ def routes(iam: LocalIam) -> Blueprint:
         pages.set_sign_in(response, value)
         return response
 
-    @blueprint.get("/identity" + links.PATH)
+    @blueprint.get(links.PATH)
     def first_sign_in() -> _Answer:
         with iam.database.read() as connection:
             user = links.user_of_link(connection, _link(), iam.clock.now())
@@ -82,7 +82,7 @@ def routes(iam: LocalIam) -> Blueprint:
             raise _link_refused()
         return pages.render("iam/first_sign_in.html", email=user.email, least=passwords.MIN_LENGTH)
 
-    @blueprint.post("/identity" + links.PATH)
+    @blueprint.post(links.PATH)
     def choose_password() -> _Answer:
         pages.verify_form(request)
         value = _link()
