@@ -2,10 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import sqlite3
+import ssl
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Literal
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlsplit
+
+import httpx
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 
 from taskcred.config import Settings
+from taskcred.data_dir import DataDir
+from taskcred.errors import TaskcredError
+from taskcred.jobs import catalogue, isolation
+from taskcred.wiring.common import revocations_dir
+from taskcred.wiring.trusted import open_trusted, open_vault
+
+_PATIENCE: Final = 5.0  # seconds for one question to a program or server
+_AHEAD: Final = timedelta(seconds=5)  # how far the newest record may lie before the clock
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +43,307 @@ class Check:
 
 
 def configuration(settings: Settings) -> list[Check]:
-    """What can be wrong with settings that are well-formed."""
-    return []
+    """What can be wrong with settings that are well-formed. Empty lists do not exist: the last word is ok."""
+    found = [*_addresses(settings), *_named_files(settings), *_directories(settings), *_tasks(settings)]
+    return found or [Check("configuration", "ok", "The settings fit together.")]
 
 
 def examine(settings: Settings) -> list[Check]:
-    """Everything."""
-    return configuration(settings)
+    """Everything, in the order in which a mistake would spoil what follows."""
+    found = [*configuration(settings), *_isolation(settings)]
+    files = DataDir(settings.data_dir)
+    if not files.records.exists():
+        words = f"{files.path} holds nothing yet; the first `taskcred serve` fills it."
+        return [*found, Check("data directory", "warning", words)]
+    return [
+        *found,
+        *_modes(files),
+        _database("records", files.records, "taskcred:store/migrations"),
+        _database("identity database", files.iam, "taskcred:iam/migrations"),
+        _guarded("vault", lambda: _vault(settings)),
+        _guarded("identity provider", lambda: _identity_provider(settings)),
+        *_clock(files),
+        _server(files),
+    ]
+
+
+def _guarded(name: str, look: Callable[[], Check]) -> Check:
+    """What `look` finds; an error of ours is what it found."""
+    try:
+        return look()
+    except TaskcredError as error:
+        return Check(name, "failed", error.message, error.hint)
+
+
+def _addresses(settings: Settings) -> Iterator[Check]:
+    server = settings.server
+    if server.public_url:
+        parts = urlsplit(server.public_url)
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+            yield Check(
+                "public URL",
+                "failed",
+                f"{server.public_url!r} is no URL.",
+                "Write https://name, without a path.",
+            )
+            return
+    url = urlsplit(
+        server.public_url or f"{'https' if server.tls_cert else 'http'}://{_bracketed(server.host)}"
+    )
+    if url.scheme == "http" and not _is_loopback(url.hostname or ""):
+        yield Check(
+            "public URL",
+            "warning",
+            "Users reach the server over http: passwords and tokens cross the network in the clear.",
+            "Set server.tls_cert and server.tls_key, or an https server.public_url behind a proxy.",
+        )
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _named_files(settings: Settings) -> Iterator[Check]:
+    """Files that settings name: there, readable, and closed to others where they hold a secret."""
+    named = [
+        ("server.tls_cert", settings.server.tls_cert, False),
+        ("server.tls_key", settings.server.tls_key, True),
+        ("vault.master_key_file", settings.vault.master_key_file, True),
+        ("notices.smtp_password_file", settings.notices.smtp_password_file, True),
+        ("notices.webhook_secret_file", settings.notices.webhook_secret_file, True),
+    ]
+    for setting, path, is_secret in named:
+        if path is None:
+            continue
+        if not os.access(path, os.R_OK):
+            yield Check(
+                setting, "failed", f"{path} cannot be read.", "Put the file there, or correct the setting."
+            )
+        elif is_secret and path.stat().st_mode & 0o007:
+            yield Check(
+                setting, "failed", f"{path} is open to every user of this machine.", f"chmod 600 {path}"
+            )
+    if settings.server.tls_cert and settings.server.tls_key:
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(
+                settings.server.tls_cert, settings.server.tls_key
+            )
+        except (OSError, ssl.SSLError):  # OSError: said above
+            yield Check(
+                "server.tls_key",
+                "failed",
+                "Certificate and key do not belong together.",
+                "Name those of one pair.",
+            )
+
+
+def _directories(settings: Settings) -> Iterator[Check]:
+    log = revocations_dir(settings).absolute()
+    if log.is_relative_to(settings.data_dir):
+        yield Check(
+            "revocations_dir",
+            "failed",
+            f"The revocation log {log} lies in the data directory, and so in its backups.",
+            "Name a directory outside it: a restored backup must not restore the log.",
+        )
+    for path in settings.jobs.readable:
+        if settings.data_dir.is_relative_to(path) or path.is_relative_to(settings.data_dir):
+            yield Check(
+                "jobs.readable",
+                "failed",
+                f"{path} would show jobs the data directory.",
+                "Name narrower directories; jobs must not see where credentials lie.",
+            )
+        elif not path.exists():
+            yield Check(
+                "jobs.readable", "warning", f"{path} does not exist.", "Make it, or remove it from the list."
+            )
+
+
+def _tasks(settings: Settings) -> Iterator[Check]:
+    try:
+        tasks = catalogue.load_tasks(settings.tasks, settings.jobs.http_allow)
+    except TaskcredError as error:
+        yield Check("tasks", "failed", error.message, error.hint)
+        return
+    if not tasks:
+        yield Check(
+            "tasks",
+            "warning",
+            "The catalogue is empty: users cannot run anything.",
+            "Add [tasks.NAME] tables.",
+        )
+
+
+def _isolation(settings: Settings) -> Iterator[Check]:
+    try:
+        chosen = isolation.choose(settings.jobs.isolation, settings.jobs.user)
+    except TaskcredError as error:
+        yield Check("isolation", "failed", error.message, error.hint)
+        return
+    match chosen.kind:
+        case "refused":
+            yield Check("isolation", "failed", chosen.words, "Without it only http tasks run.")
+        case "none":
+            yield Check("isolation", "warning", chosen.words, "Install bubblewrap, then remove the setting.")
+        case _:
+            yield Check("isolation", "ok", chosen.words)
+
+
+def _modes(files: DataDir) -> Iterator[Check]:
+    """The directory and everything secret in it belong to one user, and nobody else may look."""
+    wrong = []
+    for path in [files.path, *sorted(files.path.iterdir())]:
+        status = path.lstat()
+        if status.st_uid != os.geteuid():
+            wrong.append(
+                Check(
+                    "file modes", "failed", f"{path} belongs to another user.", f"chown {os.geteuid()} {path}"
+                )
+            )
+        elif path.is_file() and status.st_mode & 0o077 and path.suffix != ".toml":
+            wrong.append(Check("file modes", "failed", f"{path} is open to others.", f"chmod 600 {path}"))
+    if files.path.stat().st_mode & 0o077:
+        wrong.append(
+            Check("file modes", "failed", f"{files.path} is open to others.", f"chmod 700 {files.path}")
+        )
+    yield from wrong or [Check("file modes", "ok", f"{files.path} is closed to others.")]
+
+
+def _database(name: str, path: Path, script_location: str) -> Check:
+    """The file is sound and of the schema this version knows."""
+    config = Config()
+    config.set_main_option("script_location", script_location)
+    newest = ScriptDirectory.from_config(config).get_current_head()
+    try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_PATIENCE)) as connection:
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+            present = connection.execute("SELECT version_num FROM alembic_version").fetchone()[0]
+    except sqlite3.OperationalError as error:
+        return Check(
+            name, "failed", f"{path} cannot be opened: {error}.", "Check that it exists and is yours."
+        )
+    except sqlite3.DatabaseError as error:
+        return Check(
+            name, "failed", f"{path} is damaged: {error}.", "Stop the server; restore the last backup."
+        )
+    if verdict != "ok":
+        return Check(
+            name, "failed", f"{path} is damaged: {verdict}.", "Stop the server; restore the last backup."
+        )
+    if present != newest:
+        return Check(
+            name,
+            "warning",
+            f"{path} has schema {present}, this version's is {newest}.",
+            "The next `taskcred serve` brings it up to date, unless it was made by a newer version.",
+        )
+    return Check(name, "ok", f"{path} is sound.")
+
+
+def _vault(settings: Settings) -> Check:
+    with closing(open_vault(settings)) as vault:
+        vault.check()
+        status = vault.status()
+    if status.rewrap_target is not None:
+        return Check(
+            "vault",
+            "warning",
+            f"A rewrap to the master key {status.rewrap_target} is unfinished.",
+            "Run `taskcred vault rewrap` again.",
+        )
+    return Check("vault", "ok", f"The master key opens it; it holds {status.records} records.")
+
+
+def _identity_provider(settings: Settings) -> Check:
+    trusted = open_trusted(settings)
+    try:
+        trusted.ctx.provider.check()
+    finally:
+        trusted.iam.close()
+        trusted.ctx.store.engine.dispose()
+    return Check("identity provider", "ok", "The local IAM publishes its keys.")
+
+
+def _clock(files: DataDir) -> Iterator[Check]:
+    """Tokens, schedules and the audit trail stand and fall with it."""
+    now = datetime.now(UTC)
+    newest = _newest_event(files.records)
+    if newest is not None and newest > now + _AHEAD:
+        yield Check(
+            "clock",
+            "failed",
+            f"It shows {now:%Y-%m-%d %H:%M:%S} UTC, but the newest record is of {newest:%Y-%m-%d %H:%M:%S}.",
+            "Set the clock right before anything else: tokens and schedules follow it.",
+        )
+        return
+    if _is_synchronized() is False:
+        yield Check(
+            "clock",
+            "warning",
+            "The system says it is not synchronized.",
+            "Turn on time synchronization (timedatectl set-ntp true).",
+        )
+        return
+    yield Check("clock", "ok", f"It shows {now:%Y-%m-%d %H:%M:%S} UTC.")
+
+
+def _newest_event(records: Path) -> datetime | None:
+    try:
+        with closing(sqlite3.connect(f"file:{records}?mode=ro", uri=True, timeout=_PATIENCE)) as connection:
+            micros = connection.execute("SELECT at FROM audit_events ORDER BY id DESC LIMIT 1").fetchone()
+    except sqlite3.DatabaseError:
+        return None  # said by the records' own check
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros[0]) if micros else None
+
+
+def _is_synchronized() -> bool | None:
+    """What systemd says about it; None where there is no systemd to ask."""
+    program = shutil.which("timedatectl")
+    if program is None:
+        return None
+    try:
+        answer = subprocess.run(  # noqa: S603 - a fixed program and arguments
+            [program, "show", "--property=NTPSynchronized", "--value"],
+            capture_output=True,
+            text=True,
+            timeout=_PATIENCE,
+            check=False,
+        ).stdout.strip()
+    except subprocess.TimeoutExpired:
+        return None
+    return {"yes": True, "no": False}.get(answer)
+
+
+def _server(files: DataDir) -> Check:
+    """Whether one serves this directory, and what it says of itself."""
+    try:
+        said = json.loads(files.server.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Check("server", "ok", "None runs on this data directory now.")
+    own = files.tls / "certificate.pem"
+    context = ssl.create_default_context(cafile=str(own)) if own.exists() else True
+    url = f"{said['url']}/readyz"
+    try:
+        parts = httpx.get(url, timeout=_PATIENCE, verify=context).json()["parts"]
+    except (httpx.TransportError, ValueError) as error:
+        return Check(
+            "server",
+            "failed",
+            f"{files.server} says one runs, but {url} does not answer: {error}.",
+            f"Start `taskcred serve` again; if it did not end by itself, its log says why. (Process {said['pid']}.)",
+        )
+    bad = {name: state for name, state in parts.items() if state != "ok"}
+    if bad:
+        words = ", ".join(f"{name} {state}" for name, state in bad.items())
+        return Check(
+            "server", "failed", f"{said['url']} is degraded: {words}.", "docs/errors.md explains the codes."
+        )
+    return Check("server", "ok", f"{said['url']} is ready.")

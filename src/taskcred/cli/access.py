@@ -20,7 +20,7 @@ def list_(url: Url = None, as_json: Json = False) -> None:
     from taskcred.cli.client import connect
 
     with connect(url) as server:
-        live = server.get(PATH)["access"]
+        live = server.items(PATH)
     if as_json:
         output.data(live)
         return

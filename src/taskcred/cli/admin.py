@@ -1,12 +1,116 @@
-"""`admin`: what an operator does to other people's credentials, and workers."""
+"""`admin`: what an operator does, on the server's machine, to other people's credentials and to workers."""
 
 from __future__ import annotations
 
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
+from taskcred.cli import local, output
+from taskcred.cli.options import ConfigFile, DataDir, Json
+from taskcred.domain.secret import Secret
+from taskcred.errors import ConfigurationError, ConflictError
+
+if TYPE_CHECKING:
+    from taskcred.config import Settings
+    from taskcred.services.context import Context
+
 app = typer.Typer(help="For the operator, on the server's machine.")
+worker_app = typer.Typer(help="Workers on other machines.")
+app.add_typer(worker_app, name="worker", no_args_is_help=True)
+
+_Credential = Annotated[str, typer.Argument(metavar="CREDENTIAL-ID", help="The task credential.")]
 
 
-@app.callback()
-def _admin() -> None:
-    """For the operator, on the server's machine."""
+@app.command()
+def lock(
+    credential: _Credential,
+    reason: Annotated[str, typer.Option("--reason", help="Why, in words that its owner will read.")],
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Lock a task credential: nobody gets tokens by it until it is unlocked."""
+    from taskcred.services import credentials
+    from taskcred.store import audit
+
+    with_records = _context(local.settings(config, data_dir))
+    credentials.lock(with_records, audit.OPERATOR, credential, reason)
+    _say(credential, "locked", as_json=as_json)
+
+
+@app.command()
+def unlock(
+    credential: _Credential, data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = False
+) -> None:
+    """Unlock a task credential; its owner's parked runs go on."""
+    from taskcred.services import credentials
+    from taskcred.store import audit
+
+    credentials.unlock(_context(local.settings(config, data_dir)), audit.OPERATOR, credential)
+    _say(credential, "usable", as_json=as_json)
+
+
+@worker_app.command("create")
+def create_worker(
+    name: Annotated[str, typer.Argument(help="The worker's name, as runs and the audit trail show it.")],
+    file: Annotated[
+        Path | None,
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="Where to write it; default: worker.credential in the data directory.",
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Make the credential a worker proves itself with, in a file only you can read."""
+    from taskcred.clock import SystemClock
+    from taskcred.data_dir import DataDir as Files
+    from taskcred.data_dir import write_private
+    from taskcred.store import audit, workers
+
+    settings = local.settings(config, data_dir)
+    target = file or Files(settings.data_dir).worker_credential
+    if target.exists():
+        raise ConflictError(f"{target} exists.", hint="Name another with --file, or remove it first.")
+    secret = Secret(secrets.token_urlsafe(32))
+    now = SystemClock().now()
+    with _context(settings).store.write() as connection:
+        worker_id = workers.add(connection, name, secret, now)
+        event = audit.Event(
+            "worker:create", "success", audit.OPERATOR, "", "", "worker", worker_id, details={"name": name}
+        )
+        audit.append(connection, event, now)
+    # The worker needs the text, to prove itself to web with it.
+    write_private(target, f"{worker_id}:{secret.reveal()}\n")
+    if as_json:
+        output.data({"id": worker_id, "name": name, "file": target})
+        return
+    output.line(f"The worker {name!r} proves itself with {target}. Move it to its machine, mode 0600.")
+
+
+def _context(settings: Settings) -> Context:
+    """The records, without vault and identity provider: what an operator does here needs neither, so it
+    works while both are away."""
+    from taskcred.data_dir import DataDir as Files
+    from taskcred.wiring.worker import build_worker_context
+
+    records = Files(settings.data_dir).records
+    if not records.exists():
+        raise ConfigurationError(
+            f"There are no records in {settings.data_dir}.",
+            hint="Name the server's directory with --data-dir.",
+        )
+    return build_worker_context(settings)
+
+
+def _say(credential: str, state: str, *, as_json: bool) -> None:
+    if as_json:
+        output.data({"id": credential, "state": state})
+        return
+    output.line(f"The task credential is {state} now.")

@@ -20,7 +20,7 @@ def list_(limit: Limit = 50, url: Url = None, as_json: Json = False) -> None:
     from taskcred.cli.client import connect
 
     with connect(url) as server:
-        events = server.pages(PATH, "events", limit)
+        events = server.items(PATH, limit)
     if as_json:
         output.data(events)
         return

@@ -49,14 +49,14 @@ class Client:
         """The JSON answer, None where there is none."""
         return self._call("DELETE", path)
 
-    def pages(self, path: str, field: str, limit: int, **query: Any) -> list[Any]:
-        """Up to `limit` items of a list with cursor pagination."""
+    def items(self, path: str, limit: int = 10_000, **query: Any) -> list[Any]:
+        """Up to `limit` items of a list, page by page."""
         items: list[Any] = []
         after = None
         while len(items) < limit:
-            body = self.get(path, limit=min(limit - len(items), 100), after=after, **query)
-            items += body[field]
-            after = body.get("next")
+            body = self.get(path, after=after, **query)
+            items += body["items"]
+            after = body["next"]
             if not after:
                 break
         return items[:limit]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from taskcred.cli import output, source
-from taskcred.cli.options import ApiKeyStdin, Generate, Json, ShowOnce, Url, Yes
+from taskcred.cli.options import ApiKeyStdin, ExpiresAt, Generate, Json, ShowOnce, Url, Yes
 from taskcred.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def list_(url: Url = None, as_json: Json = False) -> None:
 
     with connect(url) as server:
         credentials = server.get(PATH)["credentials"]
-        keys = {each["id"]: server.get(f"{PATH}/{each['id']}/keys")["keys"] for each in credentials}
+        keys = {each["id"]: server.items(f"{PATH}/{each['id']}/keys") for each in credentials}
     if as_json:
         output.data([{**each, "keys": keys[each["id"]]} for each in credentials])
         return
@@ -68,6 +68,7 @@ def create(
     generate: Generate = False,
     api_key_stdin: ApiKeyStdin = False,
     show_once: ShowOnce = False,
+    expires_at: ExpiresAt = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +77,9 @@ def create(
 
     body = {"name": name, "description": description, "type": "iam_api_key"}
     with connect(url) as server:
-        body |= source.body(generate=generate, api_key_stdin=api_key_stdin, show_once=show_once)
+        body |= source.body(
+            generate=generate, api_key_stdin=api_key_stdin, show_once=show_once, expires_at=expires_at
+        )
         made = server.post(PATH, body)
     _say(made, f"Created the task credential {made['name']!r}.", as_json=as_json)
 
@@ -106,6 +109,7 @@ def rotate(
     generate: Generate = False,
     api_key_stdin: ApiKeyStdin = False,
     show_once: ShowOnce = False,
+    expires_at: ExpiresAt = None,
     drain: Annotated[
         str,
         typer.Option(
@@ -126,7 +130,9 @@ def rotate(
 
     with connect(url) as server:
         found = _find(server, credential)
-        body = source.body(generate=generate, api_key_stdin=api_key_stdin, show_once=show_once)
+        body = source.body(
+            generate=generate, api_key_stdin=api_key_stdin, show_once=show_once, expires_at=expires_at
+        )
         body |= {"drain": drain} | ({"leaked": True} if leaked else {})
         made = server.post(f"{PATH}/{found['id']}/rotate", body)
     _say(made, "The new key is active.", as_json=as_json)
@@ -237,7 +243,7 @@ def _say(answer: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
     output.line(
         sentence if stage == "done" else f"Under way ({stage}); `taskcred key show` tells when it is done."
     )
-    if "api_key" in answer:
+    if answer.get("api_key"):
         output.note("This key is shown this once. Keep it somewhere safe.")
         output.line(answer["api_key"])
 

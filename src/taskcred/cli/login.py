@@ -36,7 +36,7 @@ def sign_in(server: Server, *, account: str | None, browser: bool) -> state.Sign
     or nobody came."""
     with transport.open_client(server) as client, transport.translated(server.url):
         provider = _discover(client)
-        code, redirect_uri, verifier = _ask_person(provider["authorization_endpoint"], browser=browser)
+        code, redirect_uri, verifier = _ask_person(provider, account, browser=browser)
         form = {
             "grant_type": "authorization_code",
             "code": code,
@@ -45,10 +45,6 @@ def sign_in(server: Server, *, account: str | None, browser: bool) -> state.Sign
             "client_id": CLIENT_ID,
         }
         entry = _redeem(client, provider["token_endpoint"], form, server)
-        if account is not None and entry.refresh_token is not None:
-            entry = _redeem(
-                client, provider["token_endpoint"], _refresh_form(entry.refresh_token, account), server
-            )
     with state.locked():
         state.remember(entry, make_current=True)
     return entry
@@ -64,7 +60,9 @@ def refreshed(server: Server, *, seen: Secret) -> state.SignedIn:
         if entry is None or entry.refresh_token is None:
             raise ended(server.url)
         with transport.open_client(server) as client, transport.translated(server.url):
-            form = _refresh_form(entry.refresh_token, None)
+            # The identity provider needs the text.
+            token = entry.refresh_token.reveal()
+            form = {"grant_type": "refresh_token", "refresh_token": token, "client_id": CLIENT_ID}
             try:
                 fresh = _redeem(client, _discover(client)["token_endpoint"], form, server)
             except ForbiddenError:
@@ -94,12 +92,6 @@ def _discover(client: httpx.Client) -> Mapping[str, str]:
     return found
 
 
-def _refresh_form(refresh_token: Secret, account: str | None) -> dict[str, str]:
-    # The text is needed by the identity provider.
-    form = {"grant_type": "refresh_token", "refresh_token": refresh_token.reveal(), "client_id": CLIENT_ID}
-    return form | ({"account": account} if account else {})
-
-
 def _redeem(client: httpx.Client, endpoint: str, form: Mapping[str, str], server: Server) -> state.SignedIn:
     answer = client.post(endpoint, data=form)
     if not answer.is_success:
@@ -120,12 +112,12 @@ def _redeem(client: httpx.Client, endpoint: str, form: Mapping[str, str], server
     )
 
 
-def _ask_person(authorization_endpoint: str, *, browser: bool) -> tuple[str, str, str]:
+def _ask_person(provider: Mapping[str, str], account: str | None, *, browser: bool) -> tuple[str, str, str]:
     """Send a person's browser to the identity provider; the code it comes back with, the redirect URI and
     the PKCE verifier."""
     verifier = secrets.token_urlsafe(48)
     challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
-    loopback = _Loopback(expected_state=secrets.token_urlsafe(24))
+    loopback = _Loopback(expected_state=secrets.token_urlsafe(24), issuer=provider["issuer"])
     query = {
         "response_type": "code",
         "client_id": CLIENT_ID,
@@ -135,8 +127,8 @@ def _ask_person(authorization_endpoint: str, *, browser: bool) -> tuple[str, str
         "code_challenge": challenge,
         "code_challenge_method": "S256",
         "prompt": "login",  # acts on keys need a sign-in that is fresh, which a remembered one is not
-    }
-    link = f"{authorization_endpoint}?{urlencode(query)}"
+    } | ({"account": account} if account else {})
+    link = f"{provider['authorization_endpoint']}?{urlencode(query)}"
     output.note(f"To sign in, open this page in a browser on this machine:\n\n  {link}\n")
     if browser and _has_browser():
         webbrowser.open(link)
@@ -151,8 +143,9 @@ def _has_browser() -> bool:
 class _Loopback:
     """Listens on a free port of the loopback address for one redirect (RFC 8252, 7.3)."""
 
-    def __init__(self, expected_state: str) -> None:
+    def __init__(self, expected_state: str, issuer: str) -> None:
         self.expected_state = expected_state
+        self._issuer = issuer
         self._arrived = threading.Event()
         self._answer: dict[str, str] = {}
         outer = self
@@ -197,6 +190,10 @@ class _Loopback:
         if not arrived:
             raise ForbiddenError(
                 f"Nobody signed in within {patience / 60:g} minutes.", hint="Run `taskcred login` again."
+            )
+        if self._answer.get("iss", self._issuer) != self._issuer:  # RFC 9207: another provider answered
+            raise ForbiddenError(
+                "The sign-in came from another identity provider.", hint="Try again; check --url."
             )
         if "code" not in self._answer:
             reason = self._answer.get("error_description") or self._answer.get("error", "no reason given")

@@ -42,6 +42,12 @@ ApiKeyStdin = Annotated[
 ShowOnce = Annotated[
     bool, typer.Option("--show-once", help="Print the generated key once; it cannot be shown again.")
 ]
+ExpiresAt = Annotated[
+    str | None,
+    typer.Option(
+        "--expires-at", metavar="TIME", help="When the generated key ends (RFC 3339); default: it does not."
+    ),
+]
 Parameters = Annotated[
     list[str] | None,
     typer.Option("--parameter", "-p", metavar="NAME=VALUE", help="A parameter of the task; repeat for more."),

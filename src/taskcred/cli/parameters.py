@@ -16,7 +16,7 @@ def of_task(server: Client, task: str, given: Sequence[str] | None) -> dict[str,
     """The parameters for `task` as the API takes them. Raises NotFoundError where there is no such task."""
     if not given:
         return {}
-    for entry in server.get("/v1/tasks")["tasks"]:
+    for entry in server.items("/v1/tasks"):
         if entry["name"] == task:
             return read(given, entry["parameters"])
     raise NotFoundError(f"There is no task {task!r}.", hint="`taskcred task list` shows the tasks.")

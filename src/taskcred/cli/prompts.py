@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from taskcred.cli import output, source
-from taskcred.cli.options import ApiKeyStdin, Generate, Json, ShowOnce, Url
+from taskcred.cli.options import ApiKeyStdin, ExpiresAt, Generate, Json, ShowOnce, Url
 from taskcred.errors import NotFoundError
 
 app = typer.Typer(help="Open requests to you: work of yours waits for a task credential.")
@@ -26,7 +26,7 @@ def list_(url: Url = None, as_json: Json = False) -> None:
     from taskcred.cli.client import connect
 
     with connect(url) as server:
-        prompts = server.get(PATH)["prompts"]
+        prompts = server.items(PATH)
     if as_json:
         output.data(prompts)
         return
@@ -54,6 +54,7 @@ def answer(
     generate: Generate = False,
     api_key_stdin: ApiKeyStdin = False,
     show_once: ShowOnce = False,
+    expires_at: ExpiresAt = None,
     name: Annotated[str, typer.Option("--name", help="Your own name for the task credential.")] = "",
     url: Url = None,
     as_json: Json = False,
@@ -63,16 +64,18 @@ def answer(
 
     with connect(url) as server:
         if prompt is None:
-            still_open = [each["id"] for each in server.get(PATH)["prompts"] if each["state"] == "open"]
+            still_open = [each["id"] for each in server.items(PATH) if each["state"] == "open"]
             if not still_open:
                 raise NotFoundError("Nothing waits for you.", hint="There is nothing to answer.")
             prompt = still_open[0]
-        body = source.body(generate=generate, api_key_stdin=api_key_stdin, show_once=show_once)
+        body = source.body(
+            generate=generate, api_key_stdin=api_key_stdin, show_once=show_once, expires_at=expires_at
+        )
         answered = server.post(f"{PATH}/{prompt}/answer", body | ({"name": name} if name else {}))
     if as_json:
         output.data(answered)
         return
     output.line("Answered. What waited is queued.")
-    if "api_key" in answered:
+    if answered.get("api_key"):
         output.note("This key is shown this once. Keep it somewhere safe.")
         output.line(answered["api_key"])

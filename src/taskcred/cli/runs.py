@@ -66,7 +66,7 @@ def list_(
     from taskcred.cli.client import connect
 
     with connect(url) as server:
-        runs = server.pages(PATH, "runs", limit, state=state)
+        runs = server.items(PATH, limit, state=state)
     if as_json:
         output.data(runs)
         return
@@ -172,7 +172,7 @@ def access(run: _Run, url: Url = None, as_json: Json = False) -> None:
     from taskcred.cli.client import connect
 
     with connect(url) as server:
-        attempts = server.get(f"{PATH}/{run}/access")["attempts"]
+        attempts = server.items(f"{PATH}/{run}/access")
     if as_json:
         output.data(attempts)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
@@ -61,7 +62,7 @@ def list_(limit: Limit = 50, url: Url = None, as_json: Json = False) -> None:
     from taskcred.cli.client import connect
 
     with connect(url) as server:
-        schedules = server.pages(PATH, "schedules", limit)
+        schedules = server.items(PATH, limit)
     if as_json:
         output.data(schedules)
         return
@@ -148,17 +149,18 @@ def delete(schedule: _Schedule, yes: Yes = False, url: Url = None, as_json: Json
 
 
 @app.command()
-def preview(cron: _Cron, timezone: _Zone = "UTC", url: Url = None, as_json: Json = False) -> None:
-    """Show the next five times of an expression, without a schedule."""
-    from taskcred.cli.client import connect
+def preview(cron: _Cron, timezone: _Zone = "UTC", as_json: Json = False) -> None:
+    """Show the next five times of an expression. Needs no server."""
+    from taskcred.services import cron as times
 
-    with connect(url) as server:
-        times = server.get(f"{PATH}/preview", cron=cron, timezone=timezone)["next_times"]
+    now = datetime.now(UTC)
+    times.verify_cron(cron, timezone, now)
+    found = [at.isoformat() for at in times.next_times(cron, timezone, now, 5)]
     if as_json:
-        output.data({"next_times": times})
+        output.data({"next_times": found})
         return
-    for time in times:
-        output.line(output.when(time))
+    for at in found:
+        output.line(output.when(at))
 
 
 def _act(schedule: str, verb: str, url: str | None, *, as_json: bool) -> None:

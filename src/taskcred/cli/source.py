@@ -11,16 +11,19 @@ from taskcred.domain.secret import Secret
 from taskcred.errors import InvalidRequestError
 
 
-def body(*, generate: bool, api_key_stdin: bool, show_once: bool) -> dict[str, Any]:
+def body(*, generate: bool, api_key_stdin: bool, show_once: bool, expires_at: str | None) -> dict[str, Any]:
     """The key source as the API takes it: exactly one of `generate` and `secret`."""
     if generate and api_key_stdin:
         raise InvalidRequestError(
             "--generate and --api-key-stdin exclude each other.", hint="Have a key made, or provide one."
         )
     if generate:
-        return {"generate": True, **({"show_once": True} if show_once else {})}
-    if show_once:
-        raise InvalidRequestError("--show-once is for a generated key.", hint="Add --generate.")
+        wishes: dict[str, Any] = {"show_once": True} if show_once else {}
+        return {"generate": True} | wishes | ({"expires_at": expires_at} if expires_at else {})
+    if show_once or expires_at:
+        raise InvalidRequestError(
+            "--show-once and --expires-at are for a generated key.", hint="Add --generate."
+        )
     # The server needs the text: it keeps the key in its vault.
     return {"secret": {"api_key": _read(api_key_stdin=api_key_stdin).reveal()}}
 

@@ -16,7 +16,7 @@ def list_(url: Url = None, as_json: Json = False) -> None:
     from taskcred.cli.client import connect
 
     with connect(url) as server:
-        tasks = server.get("/v1/tasks")["tasks"]
+        tasks = server.items("/v1/tasks")
     if as_json:
         output.data(tasks)
         return
