@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from taskcred.clock import SystemClock
 from taskcred.domain.secret import Secret
-from taskcred.iam import accounts, apikeys, links, serviceids, tables
+from taskcred.iam import accounts, apikeys, links, serviceids
 from taskcred.iam.database import Database, remember
 from taskcred.iam.passwords import Passwords
 from taskcred.ports import Clock
@@ -134,10 +134,10 @@ class Operator:
             found = accounts.get_user(connection, user)
             return links.new_link(connection, public_url, found.iam_id, self._clock.now(), ttl)
 
-    def has_users(self) -> bool:
-        """Whether anybody can sign in yet."""
+    def has_user(self, email: str) -> bool:
+        """Whether there is a user with this address."""
         with self._database.read() as connection:
-            return connection.execute(sa.select(tables.users.c.iam_id).limit(1)).first() is not None
+            return accounts.find_user(connection, email) is not None
 
     def _put_member(
         self, connection: sa.Connection, account_id: str, iam_id: str, administrator: bool
@@ -172,10 +172,10 @@ class Operator:
 
 
 def invite_first_administrator(database: Path, public_url: str, ttl: timedelta) -> Secret | None:
-    """At the first start: an account, its administrator, and a one-time link for them. None where there is
-    a user already."""
+    """At the first start: an account, its administrator, and a one-time link for them. None where they
+    were invited before."""
     with Operator(database, SystemClock()) as operator:
-        if operator.has_users():
+        if operator.has_user(_FIRST_EMAIL):
             return None
         operator.create_user(account=_FIRST_ACCOUNT, email=_FIRST_EMAIL, name="Administrator")
         return operator.sign_in_link(user=_FIRST_EMAIL, public_url=public_url, ttl=ttl)

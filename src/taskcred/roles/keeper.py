@@ -41,11 +41,11 @@ class Duty:
 
 
 class Keeper:
-    """Runs `duties` while it holds the keeper's lease."""
+    """Does `duties` while it holds the keeper's lease; they are set after it has its name, `holder`."""
 
-    def __init__(self, ctx: Context, duties: list[Duty]) -> None:
+    def __init__(self, ctx: Context) -> None:
         self._ctx = ctx
-        self._duties = duties
+        self.duties: list[Duty] = []
         self._stop = threading.Event()
         self.holder = f"keeper-{uuid.uuid4()}"
 
@@ -60,7 +60,8 @@ class Keeper:
                 return
         log.info("active", holder=self.holder)
         threads = [
-            threading.Thread(target=self._repeat, args=(duty,), name=duty.name, daemon=True) for duty in self._duties
+            threading.Thread(target=self._repeat, args=(duty,), name=duty.name, daemon=True)
+            for duty in self.duties
         ]
         for thread in threads:
             thread.start()
@@ -97,7 +98,7 @@ class Keeper:
             except TaskcredError as error:
                 log.warning("duty delayed", duty=duty.name, code=error.error_code, why=error.message)
                 done = 0
-            except Exception:  # noqa: BLE001 - one duty's bug must not end the others; it is logged whole and tried again
+            except Exception:
                 log.exception("duty failed", duty=duty.name)
                 done = 0
             if not done:

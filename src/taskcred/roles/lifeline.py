@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-LIFELINE_FD: Final = "TASKCRED_LIFELINE_FD"
-READY_FD: Final = "TASKCRED_READY_FD"
+LIFELINE_FD: Final = "_TASKCRED_LIFELINE_FD"
+READY_FD: Final = "_TASKCRED_READY_FD"
 
 
 def _inherited(name: str) -> int | None:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from granian._futures import _new_cbscheduler
 from granian._granian import SocketHolder, WorkerSignal, WSGIWorker
@@ -29,7 +29,7 @@ from granian._loops import loops
 from granian.http import HTTP1Settings
 from granian.wsgi import _callback_wrapper
 
-WsgiApp = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+from taskcred.wsgi import WsgiApp
 
 _BACKLOG: Final = 1024
 _PROC_FD: Final = Path("/proc/self/fd")
@@ -52,9 +52,10 @@ class Listener:
         self._inode = os.fstat(fd).st_ino
         self._stopped = threading.Event()
         self._signal = WorkerSignal()
-        self._worker = WSGIWorker(
+        # granian's stub file describes other parameters than its extension takes
+        self._worker: Any = cast("Any", WSGIWorker)(
             1,
-            (None, SocketHolder(fd, False, _BACKLOG)),
+            (None, cast("Any", SocketHolder)(fd, False, _BACKLOG)),
             None,
             1,
             512,
@@ -79,7 +80,7 @@ class Listener:
     def start(self) -> None:
         """Begin to accept; returns at once. `wait` blocks until the end."""
         loop = loops.get("asyncio")
-        scheduler = _new_cbscheduler(loop, _callback_wrapper(self._answer, {}, None), impl_asyncio=True)
+        scheduler = cast("Any", _new_cbscheduler)(loop, _callback_wrapper(self._answer, {}, None), impl_asyncio=True)
         self._worker.serve_mtr(scheduler, loop, self._signal)
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

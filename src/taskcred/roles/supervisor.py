@@ -10,6 +10,7 @@ a role dies       it is started again, with a growing pause while it keeps dying
 
 from __future__ import annotations
 
+import errno
 import os
 import selectors
 import signal
@@ -30,6 +31,9 @@ log = structlog.get_logger("supervisor")
 
 _READY_WITHIN: Final = 60.0
 _STOP_WITHIN: Final = 20.0
+_TAKE_OVER_WITHIN: Final = (
+    3.0  # roles of a supervisor that was killed a moment ago may still hold the address
+)
 _LONGEST_PAUSE: Final = 30.0
 
 
@@ -51,16 +55,21 @@ def listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise ConfigurationError(
-            f"Cannot listen on {host} port {port}: {error.strerror}.",
-            hint="Stop what listens there, or choose another with --port (0 takes a free one).",
-        ) from error
-    listener.listen(1024)
-    return listener
+    patience = time.monotonic() + _TAKE_OVER_WITHIN
+    while True:
+        try:
+            listener.bind((host, port))
+            listener.listen(1024)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < patience:
+                time.sleep(0.05)
+                continue
+            listener.close()
+            raise ConfigurationError(
+                f"Cannot listen on {host} port {port}: {error.strerror}.",
+                hint="Stop what listens there, or choose another with --port (0 takes a free one).",
+            ) from error
+        return listener
 
 
 class Supervisor:

@@ -1,0 +1,65 @@
+"""What every role builds the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taskcred.clock import SystemClock
+from taskcred.config import Settings
+from taskcred.data_dir import DataDir
+from taskcred.domain.policy import NoticePolicy, Policy, RunPolicy, SessionPolicy, TokenPolicy
+from taskcred.jobs.catalogue import load_tasks
+from taskcred.jobs.engine import DbosQueue
+from taskcred.ports import IdentityProvider, Vault
+from taskcred.revocations import FileRevocationLog
+from taskcred.services.context import Context
+from taskcred.store.engine import Store, sqlite_engine
+from taskcred.store.epoch import Epoch
+from taskcred.store.sealer import Sealer
+
+TOKEN_KEYSET = "tokens/keyset"  # noqa: S105 - a vault path
+COOKIE_KEY = "web/session-key"
+CLIENT_ID = "taskcred"
+CLIENT_SECRET = f"iam/clients/{CLIENT_ID}"
+
+
+def policy_of(settings: Settings) -> Policy:
+    """The settings as services decide by them."""
+    return Policy(
+        tokens=TokenPolicy(
+            outage_grace=settings.tokens.outage_grace,
+            standin_rate=settings.tokens.standin_rate,
+            standin_burst=settings.tokens.standin_burst,
+        ),
+        runs=RunPolicy(per_owner=settings.jobs.per_owner, retention=settings.retention.runs),
+        sessions=SessionPolicy(),
+        notices=NoticePolicy(
+            repeat_prompt=settings.notices.repeat_prompt,
+            mail=bool(settings.notices.smtp_host),
+            webhook=bool(settings.notices.webhook_url),
+        ),
+    )
+
+
+def revocations_dir(settings: Settings) -> Path:
+    """Where the revocation log lies: outside the data directory and every backup of it."""
+    return settings.revocations_dir or settings.data_dir.parent / "revocations"
+
+
+def build_context(settings: Settings, vault: Vault, provider: IdentityProvider, sealer: Sealer) -> Context:
+    """The context of a role on this machine's records."""
+    files = DataDir(settings.data_dir)
+    engine = sqlite_engine(files.records, pool_size=settings.server.threads)
+    clock = SystemClock()
+    return Context(
+        store=Store(engine, Epoch(files.epoch)),
+        vault=vault,
+        provider=provider,
+        clock=clock,
+        sealer=sealer,
+        queue=DbosQueue(engine),
+        revocations=FileRevocationLog(revocations_dir(settings), clock),
+        public_url=settings.server.public_url,
+        policy=policy_of(settings),
+        tasks=load_tasks(settings.tasks),
+    )

@@ -1,0 +1,48 @@
+"""The keeper's duties, each with the pause it makes when there is nothing to do."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from taskcred import logs
+from taskcred.config import Settings
+from taskcred.iam.service import LocalIam
+from taskcred.notify import build_senders
+from taskcred.roles.keeper import Duty, Keeper
+from taskcred.services import intents, notices, prompts, retention, sessions, ticker, tokens
+from taskcred.services.context import Context
+from taskcred.store import changes
+from taskcred.wiring.trusted import open_trusted
+
+
+def run(settings: Settings) -> None:
+    """A keeper process: stands by until it is the active one."""
+    logs.configure(settings.log, "keeper")
+    build_keeper(settings).run()
+
+
+def build_keeper(settings: Settings) -> Keeper:
+    """A keeper on this machine's records."""
+    trusted = open_trusted(settings)
+    ctx = trusted.ctx
+    keeper = Keeper(ctx)
+    senders = build_senders(settings.notices)
+    keeper.duties = [
+        Duty("intents", lambda: intents.advance_due(ctx, keeper.holder), 0.25),
+        Duty("tokens", lambda: tokens.refresh_due(ctx, keeper.holder), 0.25),
+        Duty("ticker", lambda: ticker.tick(ctx), 0.5),
+        Duty("reminders", lambda: prompts.remind_due(ctx), 5.0),
+        Duty("notices", lambda: notices.deliver_due(ctx, senders), 1.0),
+        Duty("housekeeping", lambda: _housekeep(ctx, trusted.iam), 60.0),
+    ]
+    return keeper
+
+
+def _housekeep(ctx: Context, iam: LocalIam) -> int:
+    """Forget what is old; 0, so that the duty rests after each round."""
+    retention.sweep(ctx)
+    sessions.sweep(ctx)
+    iam.tend()
+    with ctx.store.write() as connection:
+        changes.prune(connection, ctx.clock.now(), timedelta(days=1))
+    return 0

@@ -1,0 +1,58 @@
+"""What a first start makes and a later start brings up to date; safe to repeat at any point."""
+
+from __future__ import annotations
+
+import secrets
+
+from taskcred.clock import SystemClock
+from taskcred.config import Settings
+from taskcred.data_dir import DataDir, write_private
+from taskcred.domain.secret import Secret
+from taskcred.errors import RecordNotFoundError
+from taskcred.jobs.engine import migrate_engine
+from taskcred.ports import Vault
+from taskcred.store import migrate, workers
+from taskcred.store.engine import Store, sqlite_engine
+from taskcred.store.epoch import Epoch
+from taskcred.store.sealer import Sealer
+from taskcred.wiring.common import COOKIE_KEY, TOKEN_KEYSET
+from taskcred.wiring.trusted import open_iam, open_vault
+
+WORKER_NAME = "embedded"
+
+
+def prepare(settings: Settings) -> None:
+    """The vault comes first: where its master key does not open it this raises, and nothing was changed."""
+    files = DataDir(settings.data_dir)
+    files.make()
+    vault = open_vault(settings)
+    engine = sqlite_engine(files.records)
+    migrate.upgrade(engine)
+    migrate_engine(f"sqlite:///{files.records}")
+    iam = open_iam(settings, vault)
+    iam.prepare()
+    _record_once(vault, TOKEN_KEYSET, Sealer.new_keyset())
+    _record_once(vault, COOKIE_KEY, Secret(secrets.token_urlsafe(32)))
+    _issue_worker_credential(Store(engine, Epoch(files.epoch)), files)
+    iam.close()
+    vault.close()
+    engine.dispose()
+
+
+def _record_once(vault: Vault, path: str, fresh: Secret) -> None:
+    try:
+        vault.open(path)
+    except RecordNotFoundError:
+        vault.store(path, fresh)
+
+
+def _issue_worker_credential(store: Store, files: DataDir) -> None:
+    if files.worker_credential.exists():
+        return
+    secret = Secret(secrets.token_urlsafe(32))
+    now = SystemClock().now()
+    with store.write() as connection:
+        workers.end(connection, WORKER_NAME, now)  # its file is gone, so it is of no use to anyone honest
+        worker_id = workers.add(connection, WORKER_NAME, secret, now)
+    # The worker needs the text, to prove itself to web with it.
+    write_private(files.worker_credential, f"{worker_id}:{secret.reveal()}\n")

@@ -1,0 +1,95 @@
+"""`taskcred serve`: prepare the data directory, open the socket, supervise the roles."""
+
+from __future__ import annotations
+
+import json
+import os
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+
+from taskcred import __version__, logs
+from taskcred.config import Settings
+from taskcred.data_dir import DataDir, lock, write_private
+from taskcred.domain.secret import Secret
+from taskcred.iam import operator
+from taskcred.jobs import isolation
+from taskcred.roles.supervisor import Role, Supervisor, listen
+from taskcred.wiring.prepare import prepare
+
+log = structlog.get_logger("serve")
+
+
+def serve(settings: Settings, config_file: Path | None) -> None:
+    """Serve until stopped. Raises ConfigurationError or IntegrityError before anything is started."""
+    logs.configure(settings.log, "supervisor")
+    files = DataDir(settings.data_dir.resolve())
+    files.make()
+    held = lock(files.serve_lock, "taskcred serve")
+    listener = listen(settings.server.host, settings.server.port)
+    settings = _with_public_url(settings, listener.getsockname()[1])
+    prepare(settings)
+    _invite_administrator(settings, files)
+    jobs = isolation.choose(settings.jobs.isolation, settings.jobs.user)
+    for name, value in _for_roles(settings, files, config_file).items():
+        os.environ[name] = value
+    supervisor = Supervisor(_roles(settings, listener.fileno()), listener)
+    supervisor.start()
+    write_private(files.server, json.dumps({"url": settings.server.public_url, "pid": os.getpid()}))
+    log.info(
+        "serving",
+        url=settings.server.public_url,
+        version=__version__,
+        jobs=jobs.words,
+        data_dir=str(files.path),
+    )
+    try:
+        supervisor.run()
+    finally:
+        files.server.unlink(missing_ok=True)
+        os.close(held)
+
+
+def _with_public_url(settings: Settings, port: int) -> Settings:
+    server = settings.server
+    scheme = "https" if server.tls_cert else "http"
+    host = f"[{server.host}]" if ":" in server.host else server.host
+    url = (server.public_url or f"{scheme}://{host}:{port}").rstrip("/")
+    return settings.model_copy(update={"server": server.model_copy(update={"public_url": url, "port": port})})
+
+
+def _for_roles(settings: Settings, files: DataDir, config_file: Path | None) -> dict[str, str]:
+    """What the command line said, handed down by environment; the rest each role reads for itself, so that a
+    replaced one sees a changed file."""
+    server = settings.server
+    said = {
+        "TASKCRED_DATA_DIR": files.path,
+        "TASKCRED_CONFIG": config_file and config_file.resolve(),
+        "TASKCRED_SERVER__HOST": server.host,
+        "TASKCRED_SERVER__PORT": server.port,
+        "TASKCRED_SERVER__PUBLIC_URL": server.public_url,
+        "TASKCRED_SERVER__TLS_CERT": server.tls_cert and server.tls_cert.resolve(),
+        "TASKCRED_SERVER__TLS_KEY": server.tls_key and server.tls_key.resolve(),
+    }
+    return {name: str(value) for name, value in said.items() if value}
+
+
+def _roles(settings: Settings, fd: int) -> list[Role]:
+    web = [
+        Role("web", ("web", "--socket", str(fd), "--number", str(number)))
+        for number in range(settings.server.processes)
+    ]
+    return [*web, Role("keeper", ("keeper",)), Role("worker", ("worker",))]
+
+
+def _invite_administrator(settings: Settings, files: DataDir) -> None:
+    """On the first start: an account, its administrator, and a link that lets them choose a password, once."""
+    link: Secret | None = operator.invite_first_administrator(
+        files.iam, settings.server.public_url, timedelta(days=7)
+    )
+    if link is None:
+        return
+    # The administrator needs the text; it goes into a file only this user can read, never to a terminal.
+    write_private(files.administrator_link, link.reveal() + "\n")
+    print(f"The first administrator's one-time sign-in link is in {files.administrator_link}", flush=True)  # noqa: T201 - said to the person who started it

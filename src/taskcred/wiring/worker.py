@@ -1,0 +1,80 @@
+"""The worker: records and jobs. It is given no vault, no identity provider and no token keyset; this module
+and what it imports do not know how to open them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NoReturn, cast
+
+from taskcred import logs
+from taskcred.config import Settings
+from taskcred.data_dir import DataDir
+from taskcred.domain.secret import Secret
+from taskcred.errors import ConfigurationError, IntegrityError
+from taskcred.jobs.engine import DbosQueue
+from taskcred.jobs.worker import Worker, WorkerSettings
+from taskcred.ports import IdentityProvider, Vault
+from taskcred.roles import lifeline
+from taskcred.services.context import Context
+from taskcred.store.sealer import Sealer
+from taskcred.wiring.common import build_context, revocations_dir
+
+
+class Closed:
+    """Stands where a role must not have a part: any use is a bug, and stops there."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise IntegrityError(f"A worker has no {self._what}.", hint="This is a bug; please report it.")
+
+
+def build_worker_context(settings: Settings) -> Context:
+    """A context whose vault and provider refuse, and whose sealer opens nothing that others sealed."""
+    return build_context(
+        settings,
+        cast("Vault", Closed("vault")),
+        cast("IdentityProvider", Closed("identity provider")),
+        Sealer(Sealer.new_keyset()),
+    )
+
+
+def run(settings: Settings) -> None:
+    """A worker process: waits for the one before it, then runs jobs until told to stop."""
+    logs.configure(settings.log, "worker")
+    ctx = build_worker_context(settings)
+    worker = Worker(_worker_settings(settings), ctx, cast("DbosQueue", ctx.queue))
+    lifeline.watch(worker.end_now)
+    worker.run(lifeline.tell_ready)
+
+
+def _worker_settings(settings: Settings) -> WorkerSettings:
+    files = DataDir(settings.data_dir)
+    try:
+        credential = Secret(files.worker_credential.read_text().strip())
+    except OSError as error:
+        raise ConfigurationError(
+            f"The worker credential {files.worker_credential} cannot be read: {error.strerror}.",
+            hint="`taskcred serve` makes it at its first start; or `taskcred admin worker create`.",
+        ) from error
+    return WorkerSettings(
+        name="embedded",
+        credential=credential,
+        url=settings.server.public_url,
+        ca_file=settings.server.tls_cert,
+        data_dir=files.path,
+        hidden=tuple(_hidden(settings, files)),
+        jobs=settings.jobs,
+    )
+
+
+def _hidden(settings: Settings, files: DataDir) -> list[Path]:
+    """What no job may see, wherever the operator put it."""
+    named = (
+        settings.vault.master_key_file,
+        settings.server.tls_key,
+        settings.notices.smtp_password_file,
+        settings.notices.webhook_secret_file,
+    )
+    return [files.path, revocations_dir(settings), *(path for path in named if path is not None)]
