@@ -185,6 +185,11 @@ class Holder:
     is_live: bool
     credential_state: CredentialState
 
+    @property
+    def may_have_tokens(self) -> bool:
+        """Its attempt is live and its credential usable."""
+        return self.is_live and self.credential_state is CredentialState.USABLE
+
 
 def holder_of(connection: sa.Connection, standin_digest: bytes) -> Holder | None:
     """Whose stand-in key has this digest."""

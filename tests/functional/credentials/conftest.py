@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -10,9 +11,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from taskcred.domain import keytext
 from taskcred.domain.permissions import Principal
+from taskcred.domain.secret import Secret
 from taskcred.services import intents
 from taskcred.services.context import Context
+from taskcred.store import changes
 from taskcred.store import tables as t
 from taskcred.testing import (
     FrozenClock,
@@ -81,3 +85,60 @@ def world(tmp_path: Path) -> Iterator[World]:
     iam_id = provider.add_person(account_id)
     yield World(ctx, clock, vault, provider, revocations, account_id, iam_id)
     ctx.store.engine.dispose()
+
+
+@dataclass
+class Attempt:
+    """A live attempt and the stand-in key only its job knows."""
+
+    id: str
+    run_id: str
+    standin: Secret
+
+    @property
+    def key(self) -> bytes:
+        """The stand-in key as it goes over the wire."""
+        return self.standin.reveal().encode()
+
+
+def add_attempt(world: World, credential_id: str) -> Attempt:
+    """A run of the owner with one live attempt, as the executor's side leaves it."""
+    attempt = Attempt(str(uuid.uuid4()), str(uuid.uuid4()), keytext.new_key(keytext.STANDIN_KEY_PREFIX))
+    now = world.clock.now()
+    with world.ctx.store.write() as connection:
+        connection.execute(
+            t.runs.insert().values(
+                id=attempt.run_id,
+                account_id=world.account_id,
+                iam_id=world.iam_id,
+                task="report",
+                parameters={},
+                state="running",
+                started_by=world.iam_id,
+                created_at=now,
+            )
+        )
+        connection.execute(
+            t.attempts.insert().values(
+                id=attempt.id,
+                run_id=attempt.run_id,
+                number=1,
+                credential_id=credential_id,
+                executor="worker:one",
+                standin_digest=attempt.standin.digest(),
+                standin_last_four=attempt.standin.last_four,
+                started_at=now,
+                heartbeat_at=now,
+            )
+        )
+    return attempt
+
+
+def end_attempt(world: World, attempt: Attempt) -> None:
+    """What the executor's side does when the job has ended."""
+    now = world.clock.now()
+    with world.ctx.store.write() as connection:
+        connection.execute(
+            t.attempts.update().where(t.attempts.c.id == attempt.id).values(outcome="succeeded", ended_at=now)
+        )
+        changes.append(connection, "attempt", attempt.id, now)

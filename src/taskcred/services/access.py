@@ -1,0 +1,55 @@
+"""What runs hold: the owner sees who got tokens when, and can end it."""
+
+from __future__ import annotations
+
+import secrets
+
+from taskcred.domain.permissions import Permission, Principal
+from taskcred.domain.runs import AttemptView
+from taskcred.errors import NotFoundError
+from taskcred.services.authorize import actor_of, authorize
+from taskcred.services.context import Context
+from taskcred.store import access, audit, changes
+from taskcred.store.access import LiveAccess
+
+__all__ = ["LiveAccess", "end_access", "live_access", "run_access"]
+
+
+def live_access(ctx: Context, principal: Principal) -> list[LiveAccess]:
+    """The caller's attempts that hold a stand-in key now, with their live tokens."""
+    authorize(ctx, principal, Permission.TOKEN_READ, "attempt")
+    with ctx.store.read() as connection:
+        return access.live_of_owner(connection, principal.account_id, principal.iam_id, ctx.clock.now())
+
+
+def run_access(ctx: Context, principal: Principal, run_id: str) -> list[AttemptView]:
+    """Every attempt of one of the caller's runs, with the times of what it was handed."""
+    authorize(ctx, principal, Permission.RUN_READ, "run", run_id)
+    with ctx.store.read() as connection:
+        if access.owner_of_run(connection, run_id) != (principal.account_id, principal.iam_id):
+            raise NotFoundError("There is no such run.", hint="List your runs to see its id.")
+        return access.attempts_of(connection, run_id)
+
+
+def end_access(ctx: Context, principal: Principal, attempt_id: str) -> None:
+    """Take an attempt's stand-in key away, at once and everywhere. The job goes on without it, and fails
+    where it needs a token; what it already received lives until it expires."""
+    authorize(ctx, principal, Permission.TOKEN_END, "attempt", attempt_id)
+    with ctx.store.write() as connection:
+        now = ctx.clock.now()
+        attempt = access.live_attempt(connection, attempt_id)
+        if attempt is None or attempt[1:] != (principal.account_id, principal.iam_id):
+            raise NotFoundError("There is no such attempt with access now.", hint="List your live tokens.")
+        access.forget_standin(connection, attempt_id, secrets.token_bytes(32))
+        changes.append(connection, "attempt", attempt_id, now)
+        event = audit.Event(
+            "token:end",
+            "success",
+            actor_of(principal),
+            principal.account_id,
+            principal.iam_id,
+            "attempt",
+            attempt_id,
+            attempt[0],
+        )
+        audit.append(connection, event, now)
