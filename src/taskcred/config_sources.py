@@ -11,7 +11,6 @@ import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -232,8 +231,7 @@ def _words(detail: ErrorDetails) -> tuple[str, str]:
         case "greater_than" | "greater_than_equal" | "less_than" | "less_than_equal":
             limit = next(iter(detail.get("ctx", {}).values()))
             words = detail["type"].replace("_", " ").replace("than equal", "than or equal to")
-            shown = f"{limit.total_seconds():g} s" if isinstance(limit, timedelta) else limit
-            return f"the value must be {words} {shown}.", ""
+            return f"the value must be {words} {limit}.", ""
         case "missing":
             return "this is required and missing.", ""
         case "value_error":

@@ -46,8 +46,8 @@ def find(url: str | None) -> Server:
 def running_here(data_dir: Path) -> Server | None:
     """The server that said in `server.json` that it serves `data_dir`; None where none did."""
     try:
-        said = json.loads((data_dir / "server.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+        url = str(json.loads((data_dir / "server.json").read_text(encoding="utf-8"))["url"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # no server, or not ours to read
     own = data_dir / "tls" / "certificate.pem"  # what `serve --tls-self-signed` made is its own authority
-    return Server(said["url"].rstrip("/"), str(own.absolute()) if own.exists() else None)
+    return Server(url.rstrip("/"), str(own.absolute()) if own.exists() else None)
