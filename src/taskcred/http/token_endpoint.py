@@ -11,7 +11,7 @@ import io
 import json
 import uuid
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from urllib.parse import parse_qsl
 
 from taskcred.domain import keytext
@@ -121,7 +121,8 @@ def _read(environ: Environ) -> bytes | None:
         return None
     if length < 0 and "HTTP_TRANSFER_ENCODING" not in environ:
         return b""
-    body: bytes = environ["wsgi.input"].read(length if length >= 0 else _LARGEST + 1)
+    source: BinaryIO = environ["wsgi.input"]
+    body = source.read(length if length >= 0 else _LARGEST + 1)
     return None if len(body) > _LARGEST else body
 
 

@@ -1,120 +1,14 @@
-"""The app on in-memory ports and a real database, and callers of every kind."""
+"""A fresh site for each test."""
 
 from __future__ import annotations
 
-import base64
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
-from flask import Flask
-from flask.testing import FlaskClient
 
-from taskcred.domain.keytext import new_key
-from taskcred.domain.secret import Secret
-from taskcred.domain.tasks import Task, TaskKind
-from taskcred.http.app import create_app
-from taskcred.services.context import Context
-from taskcred.store import workers
-from taskcred.testing import FrozenClock, InMemoryIdentityProvider, make_context
-
-BASE = "https://taskcred.test"
-API_KEY_GRANT = "urn:ibm:params:oauth:grant-type:apikey"
-
-
-class Browser(FlaskClient):
-    """A client on our own host, by https."""
-
-    def open(self, *args: Any, **kwargs: Any) -> Any:
-        kwargs.setdefault("base_url", BASE)
-        return super().open(*args, **kwargs)
-
-
-@dataclass
-class Site:
-    """One app with a person in one account, and ways to call it."""
-
-    ctx: Context
-    app: Flask
-    account_id: str
-    iam_id: str
-    worker: str = field(repr=False)
-
-    @property
-    def provider(self) -> InMemoryIdentityProvider:
-        return cast("InMemoryIdentityProvider", self.ctx.provider)
-
-    @property
-    def clock(self) -> FrozenClock:
-        return cast("FrozenClock", self.ctx.clock)
-
-    def client(self, headers: dict[str, str] | None = None) -> FlaskClient:
-        """A client that sends these headers with every request."""
-        client = self.app.test_client()
-        for name, value in (headers or {}).items():
-            client.environ_base[f"HTTP_{name.upper().replace('-', '_')}"] = value
-        return client
-
-    def bearer(self, *, iam_id: str | None = None, **claims: Any) -> FlaskClient:
-        """A client with an access token; by default the person's own, signed in just now."""
-        token = self.provider.token(iam_id or self.iam_id, self.account_id, **claims)
-        return self.client({"Authorization": f"Bearer {token.token.reveal()}"})
-
-    def program(self) -> FlaskClient:
-        """A client whose access token was made from an API key, elsewhere."""
-        return self.bearer(grant_type=API_KEY_GRANT, client_id="default")
-
-    def run_token(self) -> FlaskClient:
-        """A client with an access token that was handed to a run."""
-        return self.bearer(grant_type=API_KEY_GRANT, client_id="taskcred")
-
-    def executor(self) -> FlaskClient:
-        """A client with the worker credential."""
-        text = base64.b64encode(self.worker.encode()).decode()
-        return self.client({"Authorization": f"Basic {text}"})
-
-    def signed_in(self, *, iam_id: str | None = None, account_id: str | None = None) -> FlaskClient:
-        """A browser in which the person signed in."""
-        client = self.client()
-        leave = client.get("/sign-in")
-        code, state = self.provider.approve(
-            leave.headers["Location"], iam_id or self.iam_id, account_id or self.account_id
-        )
-        answer = client.get("/auth/callback", query_string={"code": code, "state": state})
-        assert answer.status_code == 303, answer.text
-        return client
-
-    def key(self) -> str:
-        """The text of a key that the person made elsewhere."""
-        return self.provider.add_key(self.iam_id, self.account_id).reveal()
-
-
-TASKS = {
-    "report": Task("report", TaskKind.COMMAND, title="Report", argv=("true",)),
-    "copy": Task(
-        "copy",
-        TaskKind.COMMAND,
-        argv=("cp", "{source}"),
-        parameters={
-            "type": "object",
-            "properties": {"source": {"type": "string", "maxLength": 100}},
-            "required": ["source"],
-            "additionalProperties": False,
-        },
-    ),
-}
+from tests.support.site import Site, make_site
 
 
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    ctx = make_context(tmp_path, public_url=BASE, tasks=TASKS)
-    provider = cast("InMemoryIdentityProvider", ctx.provider)
-    account_id = provider.add_account()
-    iam_id = provider.add_person(account_id)
-    secret = Secret(new_key("tcw_").reveal())
-    with ctx.store.write() as connection:
-        worker_id = workers.add(connection, "one", secret, ctx.clock.now())
-    app = create_app(ctx, secret_key=new_key("tck_"), cookie_secure=True)
-    app.test_client_class = Browser
-    return Site(ctx, app, account_id, iam_id, f"{worker_id}:{secret.reveal()}")
+    return make_site(tmp_path)
