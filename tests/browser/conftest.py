@@ -6,7 +6,6 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,14 +78,3 @@ def visit(browser: Browser, house: House) -> Iterator[Visit]:
     for window in windows:
         window.close()
     assert not complaints, "a page's script failed or our own policy blocked a part of it"
-
-
-@pytest.fixture
-def shots(request: pytest.FixtureRequest) -> Path | None:
-    """Where screenshots go, if somebody wants to look: TASKCRED_TEST_SHOTS names the directory."""
-    wanted = os.environ.get("TASKCRED_TEST_SHOTS")
-    if not wanted:
-        return None
-    directory = Path(wanted)
-    directory.mkdir(parents=True, exist_ok=True)
-    return directory

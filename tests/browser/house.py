@@ -15,14 +15,17 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from taskcred.clock import SystemClock
+from taskcred.domain.credentials import Generated
 from taskcred.domain.permissions import Authentication, Principal
-from taskcred.domain.runs import RetryRule
+from taskcred.domain.runs import RetryRule, RunView, ScheduleView
 from taskcred.domain.secret import Secret
 from taskcred.domain.tasks import Task, TaskKind
 from taskcred.http.app import create_app
 from taskcred.http.authentication import SESSION_ID
-from taskcred.services import sessions
+from taskcred.services import attempts, credentials, reports, runs, schedules, sessions
+from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
+from taskcred.store import runs as run_store
 from taskcred.testing import InMemoryIdentityProvider, make_context
 from taskcred.web import pages
 
@@ -151,3 +154,36 @@ class House:
         # The browser is the one holder of the id.
         value = serializer.dumps({SESSION_ID: session_id.reveal()})
         return {"name": self.app.config["SESSION_COOKIE_NAME"], "value": value, "url": self.url}
+
+    # What a test arranges.
+
+    def give_key(self, who: Resident, name: str = "My nightly reports", purpose: str = "") -> str:
+        """The person gets a usable key; the task credential's id."""
+        source = Generated(expires_at=self.ctx.clock.now() + timedelta(days=90))
+        return credentials.create(
+            self.ctx, who.principal, name=name, description=purpose, source=source
+        ).credential.id
+
+    def start(self, who: Resident, task: str = "count-keys", **parameters: Any) -> RunView:
+        """The person starts a run."""
+        return runs.start(self.ctx, who.principal, task=task, parameters=parameters)
+
+    def work_on(self, run_id: str, *, fetch: bool = True) -> str:
+        """A worker begins the run, and its job fetches an access token; the attempt's id."""
+        with self.ctx.store.read() as connection:
+            row = run_store.find(connection, run_id)
+        assert row is not None
+        worker = Principal("worker:embedded", "", Authentication.WORKER)
+        begun = attempts.begin(self.ctx, worker, run_id, row.dispatch_no)
+        assert isinstance(begun, attempts.Begun)
+        reports.set_launcher(self.ctx, begun.attempt_id, {"pid": 1, "started": 1}, "bubblewrap")
+        if fetch:
+            # The broker needs the stand-in key's text, as a job would send it.
+            TokenBroker(self.ctx).issue(begun.standin_key.reveal().encode())
+        return begun.attempt_id
+
+    def schedule(self, who: Resident, name: str = "Every night", task: str = "count-keys") -> ScheduleView:
+        """The person schedules a task for every night."""
+        return schedules.create(
+            self.ctx, who.principal, name=name, task=task, parameters={}, cron="0 2 * * *", timezone="UTC"
+        )

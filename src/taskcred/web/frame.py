@@ -190,6 +190,7 @@ def render(template: str, **values: Any) -> str:
         now=ctx().clock.now(),
         words=words,
         here=request.path,
+        tasks=ctx().tasks,
         zone_of=ZoneInfo,
         **values,
     )

@@ -39,7 +39,6 @@ def home() -> ResponseReturnValue:
         prompts=waiting,
         runs=latest,
         schedules=sorted(coming, key=lambda each: each.next_at or each.created_at)[:_SHOWN],
-        tasks=ctx().tasks,
         notices=notices.own(ctx(), me()),
     )
 

@@ -25,9 +25,7 @@ _EXPORT: Final = 10_000  # events in one file; the REST route pages through all 
 @blueprint.get("/profile/tokens")
 def live_tokens() -> ResponseReturnValue:
     """What your live runs hold at this moment."""
-    return render(
-        "tokens.html", title="Live tokens", access=access.live_access(ctx(), me()), tasks=ctx().tasks
-    )
+    return render("tokens.html", title="Live tokens", access=access.live_access(ctx(), me()))
 
 
 @blueprint.route("/profile/tokens/<attempt_id>/end", methods=["GET", "POST"])

@@ -31,7 +31,7 @@ def _list() -> dict[str, object]:
     chosen = request.args.get("state", "")
     state = RunState(chosen) if chosen in set(RunState) else None
     page, more = runs.list_own(ctx(), me(), state=state, after=request.args.get("after") or None, limit=_PAGE)
-    return {"runs": page, "more": more, "state": state, "states": list(RunState), "tasks": ctx().tasks}
+    return {"runs": page, "more": more, "state": state, "states": list(RunState)}
 
 
 @blueprint.get("/runs/<run_id>")

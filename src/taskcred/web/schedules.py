@@ -39,7 +39,7 @@ def find_task(name: str) -> Task:
 def schedule_list() -> ResponseReturnValue:
     """Own schedules."""
     page, more = schedules.list_own(ctx(), me(), after=request.args.get("after") or None)
-    return render("schedules.html", title="Schedules", schedules=page, more=more, tasks=ctx().tasks)
+    return render("schedules.html", title="Schedules", schedules=page, more=more)
 
 
 @cache

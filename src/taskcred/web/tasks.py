@@ -25,7 +25,7 @@ def tasks() -> ResponseReturnValue:
     return render(
         "tasks.html",
         title="Tasks",
-        tasks=sorted(ctx().tasks.values(), key=lambda task: task.title or task.name),
+        catalogue=sorted(ctx().tasks.values(), key=lambda task: task.title or task.name),
     )
 
 

@@ -72,39 +72,68 @@ MISFIRES: Final[dict[Misfire, str]] = {
 
 # Verbs of audit actions ("credential:rotate"); an action that is not listed is shown as it is.
 _ACTIONS: Final[dict[str, str]] = {
-    "credential:read": "Read the task credential",
+    "attempt:begin": "Began an attempt",
+    "attempt:end": "An attempt ended",
     "credential:create": "Created the User API key",
-    "credential:create_provided": "Stored an existing key",
-    "credential:create_generated": "Generated a key",
-    "credential:update": "Changed name or purpose",
-    "credential:rotate": "Rotated the key",
+    "credential:create_generated": "Create a generated key",
+    "credential:create_provided": "Store an existing key",
     "credential:delete": "Deleted the User API key",
-    "credential:lock": "Locked the task credential",
-    "credential:unlock": "Unlocked the task credential",
-    "credential:unusable": "The task credential became unusable",
-    "key:end": "Ended a key",
+    "credential:lock": "Locked the User API key",
+    "credential:read": "Read the User API key",
+    "credential:rotate": "Rotated the User API key",
+    "credential:unlock": "Unlocked the User API key",
+    "credential:unusable": "The User API key became unusable",
+    "credential:update": "Changed name or purpose",
+    "intent:give_up": "Gave up a change after many tries",
+    "key:create": "Made a key at the identity provider",
     "key:destroy": "Erased a key's stored value",
-    "token:issue": "Gave an access token to an attempt",
-    "token:end": "Ended an attempt's access",
-    "run:start": "Started a run",
+    "key:end": "Ended a key at the identity provider",
+    "key:phase_out": "Phased out the old key",
+    "key:revoke": "Revoked a key",
+    "key:seal": "Sealed a key in the vault",
+    "notice:deliver": "Told you by mail or webhook",
+    "prompt:answer": "A request for a key was answered",
+    "prompt:open": "A key was asked for",
+    "prompt:withdraw": "A request for a key was withdrawn",
     "run:cancel": "Cancelled a run",
-    "run:attempt": "Began an attempt",
     "run:end": "A run ended",
+    "run:park": "A run waits for a key",
+    "run:start": "Started a run",
     "schedule:create": "Created a schedule",
-    "schedule:update": "Changed a schedule",
+    "schedule:delete": "Deleted a schedule",
     "schedule:pause": "Paused a schedule",
     "schedule:resume": "Resumed a schedule",
-    "schedule:delete": "Deleted a schedule",
-    "prompt:open": "You were asked for a key",
-    "prompt:answer": "Answered the request for a key",
+    "schedule:skip": "Skipped a missed time of a schedule",
+    "schedule:update": "Changed a schedule",
     "session:begin": "Signed in",
     "session:end": "Signed out",
+    "session:switch_account": "Switched the account",
+    "token:end": "Ended a run's access",
+    "token:issue": "A run got an access token",
 }
 
 
 def action(name: str) -> str:
     """An audit action as a sentence's beginning."""
     return _ACTIONS.get(name, name)
+
+
+def actor(who: str, reader: str) -> str:
+    """Who did it, as `reader` would say: "You", "A worker (embedded)", "taskcred itself"."""
+    kind, _, name = who.partition(":")
+    if who == reader:
+        return "You"
+    match kind:
+        case "keeper":
+            return "taskcred itself"
+        case "operator":
+            return "An operator of this server"
+        case "worker":
+            return f"A worker ({name})"
+        case "run":
+            return "The run"
+        case _:
+            return who
 
 
 def count(number: int, singular: str, plural: str = "") -> str:
