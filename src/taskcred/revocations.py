@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from taskcred.config import Settings
 from taskcred.errors import ConfigurationError, StoreBusyError
 from taskcred.ports import Clock
 
@@ -38,6 +39,11 @@ class Mark:
 
     log_id: str
     size: int
+
+
+def directory_of(settings: Settings) -> Path:
+    """Where the log lies: outside the data directory and every backup of it."""
+    return settings.revocations_dir or settings.data_dir.parent / "revocations"
 
 
 class FileRevocationLog:

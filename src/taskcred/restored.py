@@ -1,0 +1,160 @@
+"""What a restored data directory must not bring back to life.
+
+An older backup knows nothing of what was ended since. The revocation log does: credentials and keys it names
+are ended again, here, before a server can start on the files. Where the log is gone nobody can say what was ended,
+so every credential comes back locked. What only lives for a while (sign-ins, sessions, cached access
+tokens, stand-in keys of running attempts) is ended in any case: it is cheap to get anew.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+
+from taskcred.domain.credentials import CredentialState, CredentialView, KeyState, Origin, RevocationReason
+from taskcred.iam import tables as iam
+from taskcred.revocations import Revocation
+from taskcred.services import credentials as credential_services
+from taskcred.services import intent_ending, usability
+from taskcred.store import audit, credentials, migrate
+from taskcred.store import tables as t
+from taskcred.store.engine import sqlite_engine
+
+_REASON: Final = RevocationReason.UNSPECIFIED  # the log has ids and times, no reasons
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """Numbers. `has_log` is False where the log was gone; `locked` counts what came back locked for that."""
+
+    has_log: bool
+    ended_credentials: int = 0
+    ended_keys: int = 0
+    locked: int = 0
+
+    def __str__(self) -> str:
+        if not self.has_log:
+            return f"the revocation log of that time is gone, so {self.locked} task credentials are locked"
+        return f"{self.ended_credentials} task credentials and {self.ended_keys} keys stay ended"
+
+
+def make_safe(
+    directory: Path, revoked: list[Revocation] | None, created_at: datetime, now: datetime
+) -> Replayed:
+    """Change the restored `records.db` and `iam.db` in `directory` as the module says. `revoked`: the log's
+    entries, None where it is gone; `created_at`: when the backup was taken."""
+    engine = sqlite_engine(directory / "records.db")
+    try:
+        migrate.upgrade(engine)
+        with engine.begin() as connection:
+            _end_what_is_short_lived(connection)
+            if revoked is None:
+                replayed = Replayed(False, locked=_lock_all(connection, created_at, now))
+            else:
+                replayed = _replay(connection, revoked, now)
+            dead_keys = _provider_key_ids(connection, revoked or [])
+            details = {"backup_of": created_at.isoformat(), **asdict(replayed)}
+            event = audit.Event(
+                "data:restore", "success", audit.OPERATOR, "", "", "data", "", details=details
+            )
+            audit.append(connection, event, now)
+    finally:
+        engine.dispose()
+    _end_in_iam(directory / "iam.db", dead_keys)
+    return replayed
+
+
+def _end_what_is_short_lived(connection: sa.Connection) -> None:
+    for table in (t.sessions, t.access_tokens, t.leases):
+        connection.execute(table.delete())
+    live = sa.select(t.attempts.c.id).where(t.attempts.c.outcome.is_(None))
+    for attempt_id in connection.execute(live).scalars().all():
+        # Nobody has a key with this digest. The attempt itself is for its worker to end, as after a crash.
+        values = {"standin_digest": secrets.token_bytes(32)}
+        connection.execute(t.attempts.update().where(t.attempts.c.id == attempt_id).values(values))
+
+
+def _lock_all(connection: sa.Connection, created_at: datetime, now: datetime) -> int:
+    why = (
+        f"Restored from a backup of {created_at:%Y-%m-%d %H:%M} UTC without the log of later revocations. "
+        "An operator unlocks it once it is clear that it was not ended since."
+    )
+    c = t.task_credentials.c
+    is_to_lock = c.state.not_in([CredentialState.ENDED, CredentialState.LOCKED])
+    ids = connection.execute(sa.select(c.id).where(is_to_lock)).scalars().all()
+    for credential in _found(connection, ids):
+        if credential.active_key:
+            credentials.change_key(
+                connection, credential.active_key.id, state=KeyState.PHASED_OUT, phased_out_at=now
+            )
+        usability.take_out_of_use(connection, credential, CredentialState.LOCKED, why, now)
+        event = usability.event(credential, "credential:lock", audit.OPERATOR, reason=why)
+        audit.append(connection, event, now)
+    return len(ids)
+
+
+def _found(connection: sa.Connection, ids: Iterable[str]) -> Iterator[CredentialView]:
+    """Those of the credentials that exist and are not ended."""
+    for credential_id in ids:
+        credential = credentials.find_for_change(connection, credential_id)
+        if credential is not None and credential.state is not CredentialState.ENDED:
+            yield credential
+
+
+def _replay(connection: sa.Connection, revoked: list[Revocation], now: datetime) -> Replayed:
+    ended = list(_found(connection, [entry.ref for entry in revoked if entry.kind == "credential"]))
+    for credential in ended:
+        credential_services.end(connection, credential, _REASON, audit.OPERATOR, now)
+    keys = 0
+    for entry in revoked:
+        if entry.kind == "worker":
+            is_it = (t.workers.c.id == entry.ref) & t.workers.c.ended_at.is_(None)
+            connection.execute(t.workers.update().where(is_it).values(ended_at=now))
+        elif entry.kind == "key":
+            keys += _end_key(connection, entry.ref, now)
+    return Replayed(True, len(ended), keys)
+
+
+def _end_key(connection: sa.Connection, key_id: str, now: datetime) -> int:
+    """1 where the key was alive in the backup."""
+    key = credentials.key(connection, key_id)
+    owner = credentials.find_for_change(connection, key.credential_id) if key else None
+    if key is None or owner is None or key.state in {KeyState.REVOKED, KeyState.DESTROYED}:
+        return 0
+    intent_ending.revoke(connection, owner, [key], _REASON, audit.OPERATOR, now)
+    if key.state is KeyState.ACTIVE:
+        why = "Its key was replaced or ended after the backup that was restored. Give it a new key."
+        usability.take_out_of_use(connection, owner, CredentialState.UNUSABLE, why, now)
+    return 1
+
+
+def _provider_key_ids(connection: sa.Connection, revoked: list[Revocation]) -> set[str]:
+    """Keys to end in the local IAM before it can answer: those the log names by the IAM's own ids, and those
+    we made for keys and credentials that it names."""
+    refs = {entry.ref for entry in revoked if entry.kind in {"key", "credential"}}
+    c = t.keys.c
+    made = sa.select(c.id, c.credential_id, c.provider_key_id).where(
+        c.origin == Origin.GENERATED, c.provider_key_id.is_not(None)
+    )
+    ours = {
+        row.provider_key_id for row in connection.execute(made) if row.id in refs or row.credential_id in refs
+    }
+    return ours | {entry.ref for entry in revoked if entry.kind == "iam_key"}
+
+
+def _end_in_iam(database: Path, key_ids: set[str]) -> None:
+    engine = sqlite_engine(database)
+    try:
+        with engine.begin() as connection:
+            for table in (iam.sign_ins, iam.authorization_codes, iam.refresh_tokens, iam.sign_in_links):
+                connection.execute(table.delete())
+            for key_id in key_ids:
+                connection.execute(iam.api_keys.delete().where(iam.api_keys.c.id == key_id))
+    finally:
+        engine.dispose()
