@@ -1,7 +1,8 @@
 """The worker: takes dispatches from the engine and carries them out. It has no way to open the vault.
 
 Stopping has two stages. The first SIGTERM drains: nothing more is taken, and the process exits when its
-jobs have ended. A second SIGTERM, a SIGINT, or the end of the supervisor ends the jobs at once; their runs
+jobs have ended. SIGUSR1 retires: work goes on, and the process exits at the first moment without a job, to
+be replaced by a newer one. A second SIGTERM, a SIGINT, or the end of the supervisor ends the jobs at once; their runs
 are lost attempts, tried again by their tasks' rules.
 """
 
@@ -71,6 +72,7 @@ class Worker:
         self._queue = queue
         self._draining = threading.Event()
         self._ending = threading.Event()
+        self._retiring = threading.Event()
         self._live: dict[str, Live] = {}
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -91,6 +93,7 @@ class Worker:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
+        signal.signal(signal.SIGUSR1, lambda *_: self._retiring.set())
         settings = self._settings
         held = self._take_lock(settings.data_dir / "worker.lock")
         if held is None:
@@ -191,6 +194,8 @@ class Worker:
             beats += 1
             with self._lock:
                 running = {live.attempt_id: live for live in self._live.values() if live.attempt_id}
+                if self._retiring.is_set() and not self._live:
+                    self._draining.set()
             try:
                 if running:
                     for run_id in attempts.cancel_requested(self._ctx):

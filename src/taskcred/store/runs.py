@@ -66,14 +66,14 @@ def move(
     connection: sa.Connection,
     run_id: str,
     come_from: Collection[RunState],
-    dispatch_no: int | None = None,
+    at_dispatch: int | None = None,
     **values: Any,
 ) -> bool:
     """Change a run if it is still in one of `come_from` (and at that dispatch); whether it was."""
     c = t.runs.c
     query = t.runs.update().where(c.id == run_id, c.state.in_(come_from))
-    if dispatch_no is not None:
-        query = query.where(c.dispatch_no == dispatch_no)
+    if at_dispatch is not None:
+        query = query.where(c.dispatch_no == at_dispatch)
     return connection.execute(query.values(revision=_NEXT_REVISION, **values)).rowcount == 1
 
 
