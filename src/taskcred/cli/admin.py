@@ -16,6 +16,7 @@ from taskcred.errors import ConfigurationError, ConflictError
 if TYPE_CHECKING:
     from taskcred.config import Settings
     from taskcred.services.context import Context
+    from taskcred.store.audit import Event
 
 app = typer.Typer(help="For the operator, on the server's machine.")
 worker_app = typer.Typer(help="Workers on other machines.")
@@ -33,12 +34,11 @@ def lock(
     as_json: Json = False,
 ) -> None:
     """Lock a task credential: nobody gets tokens by it until it is unlocked."""
-    from taskcred.services import credentials
+    from taskcred.services import usability
     from taskcred.store import audit
 
-    with_records = _context(local.settings(config, data_dir))
-    credentials.lock(with_records, audit.OPERATOR, credential, reason)
-    _say(credential, "locked", as_json=as_json)
+    usability.lock(_context(local.settings(config, data_dir)), audit.OPERATOR, credential, reason)
+    _say(credential, "locked", "Locked: nobody gets tokens by it from now on.", as_json=as_json)
 
 
 @app.command()
@@ -46,11 +46,11 @@ def unlock(
     credential: _Credential, data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = False
 ) -> None:
     """Unlock a task credential; its owner's parked runs go on."""
-    from taskcred.services import credentials
+    from taskcred.services import usability
     from taskcred.store import audit
 
-    credentials.unlock(_context(local.settings(config, data_dir)), audit.OPERATOR, credential)
-    _say(credential, "usable", as_json=as_json)
+    usability.unlock(_context(local.settings(config, data_dir)), audit.OPERATOR, credential)
+    _say(credential, "unlocked", "The lock is lifted; its owner's parked runs go on.", as_json=as_json)
 
 
 @worker_app.command("create")
@@ -69,6 +69,8 @@ def create_worker(
     as_json: Json = False,
 ) -> None:
     """Make the credential a worker proves itself with, in a file only you can read."""
+    from sqlalchemy.exc import IntegrityError
+
     from taskcred.clock import SystemClock
     from taskcred.data_dir import DataDir as Files
     from taskcred.data_dir import write_private
@@ -80,18 +82,49 @@ def create_worker(
         raise ConflictError(f"{target} exists.", hint="Name another with --file, or remove it first.")
     secret = Secret(secrets.token_urlsafe(32))
     now = SystemClock().now()
-    with _context(settings).store.write() as connection:
-        worker_id = workers.add(connection, name, secret, now)
-        event = audit.Event(
-            "worker:create", "success", audit.OPERATOR, "", "", "worker", worker_id, details={"name": name}
-        )
-        audit.append(connection, event, now)
+    try:
+        with _context(settings).store.write() as connection:
+            worker_id = workers.add(connection, name, secret, now)
+            audit.append(connection, _worker_event("worker:create", worker_id, name), now)
+    except IntegrityError:  # the database's own: the name is taken
+        raise ConflictError(
+            f"There is a worker {name!r}.",
+            hint="Choose another name, or `taskcred admin worker end` it first.",
+        ) from None
     # The worker needs the text, to prove itself to web with it.
     write_private(target, f"{worker_id}:{secret.reveal()}\n")
     if as_json:
         output.data({"id": worker_id, "name": name, "file": target})
         return
     output.line(f"The worker {name!r} proves itself with {target}. Move it to its machine, mode 0600.")
+
+
+@worker_app.command("end")
+def end_worker(
+    name: Annotated[str, typer.Argument(help="The worker's name.")],
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """End a worker's credential: it is refused from now on, and its name is free again."""
+    from taskcred.clock import SystemClock
+    from taskcred.store import audit, changes, workers
+
+    now = SystemClock().now()
+    with _context(local.settings(config, data_dir)).store.write() as connection:
+        workers.end(connection, name, now)
+        changes.append(connection, "worker", name, now)
+        audit.append(connection, _worker_event("worker:end", name, name), now)
+    if as_json:
+        output.data({"name": name, "ended": True})
+        return
+    output.line(f"The credential of the worker {name!r} is refused from now on.")
+
+
+def _worker_event(action: str, worker_id: str, name: str) -> Event:
+    from taskcred.store import audit
+
+    return audit.Event(action, "success", audit.OPERATOR, "", "", "worker", worker_id, details={"name": name})
 
 
 def _context(settings: Settings) -> Context:
@@ -109,8 +142,8 @@ def _context(settings: Settings) -> Context:
     return build_worker_context(settings)
 
 
-def _say(credential: str, state: str, *, as_json: bool) -> None:
+def _say(credential: str, done: str, sentence: str, *, as_json: bool) -> None:
     if as_json:
-        output.data({"id": credential, "state": state})
+        output.data({"id": credential, done: True})
         return
-    output.line(f"The task credential is {state} now.")
+    output.line(sentence)

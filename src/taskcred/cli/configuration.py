@@ -34,9 +34,7 @@ def check(data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = F
 @app.command()
 def show(data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = False) -> None:
     """Show every setting, its value, and who set it: a flag, a variable, the file, or nobody."""
-    from taskcred import config_sources
-
-    read = config_sources.read(config, data_dir, {})
+    read = local.read(config, data_dir)
     rows = [(path, value, read.origin(path)) for path, value in _walk(read.settings, ())]
     if as_json:
         output.data(

@@ -11,20 +11,26 @@ from taskcred.roles.lifeline import LIFELINE_FD
 
 if TYPE_CHECKING:
     from taskcred.config import Settings
+    from taskcred.config_sources import Read
 
 
-def settings(config_file: Path | None, data_dir: Path | None, **overrides: dict[str, Any]) -> Settings:
-    """The settings, flags included; those that were not given (None) count as not said. Says on standard
-    error which TASKCRED_ variables mean nothing."""
-    from taskcred import config, config_sources
+def settings(config_file: Path | None, data_dir: Path | None, **flags: dict[str, Any]) -> Settings:
+    """The settings, flags included; those that were not given (None) count as not said."""
+    return read(config_file, data_dir, **flags).settings
+
+
+def read(config_file: Path | None, data_dir: Path | None, **flags: dict[str, Any]) -> Read:
+    """As `settings`, with where each comes from. Says on standard error which TASKCRED_ variables mean
+    nothing."""
+    from taskcred import config_sources
 
     if LIFELINE_FD not in os.environ:  # `serve` has said it for the roles it starts
         for sentence in config_sources.unknown_variables():
             output.note(f"taskcred: {sentence}")
     said = {
         section: {key: value for key, value in values.items() if value is not None}
-        for section, values in overrides.items()
+        for section, values in flags.items()
     }
-    return config.load(
-        config_file, data_dir, **{section: values for section, values in said.items() if values}
+    return config_sources.read(
+        config_file, data_dir, {name: values for name, values in said.items() if values}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -61,7 +62,10 @@ def rewrap(
 
 def backup(
     target: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Where to write the backup; must not exist.")
+        Path,
+        typer.Argument(
+            metavar="TARGET", help="A new directory, or a tar archive where the name ends in .tar."
+        ),
     ],
     data_dir: DataDir = None,
     config: ConfigFile = None,
@@ -70,22 +74,21 @@ def backup(
     """Write a backup while serving. It holds no master key: keep that elsewhere."""
     from taskcred import backup as storage
 
-    settings = local.settings(config, data_dir)
-    made = storage.backup(settings, target)
+    made = storage.backup(local.settings(config, data_dir), target)
     if as_json:
-        output.data({"file": target, "bytes": target.stat().st_size})
+        output.data({"target": made.target, "bytes": made.bytes, "master_key_ids": made.master_key_ids})
         return
-    output.line(f"Wrote {target} ({made}).")
+    output.line(f"Wrote {target}: {made}.")
 
 
 def restore(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="A backup.")],
     data_dir: DataDir = None,
     config: ConfigFile = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Restore a backup into an empty data directory. What was revoked since stays revoked."""
+    """Restore a backup into an empty data directory. What was ended since stays ended."""
     from taskcred import backup as storage
 
     settings = local.settings(config, data_dir)
@@ -93,9 +96,16 @@ def restore(
         typer.confirm(f"Restore {source} into {settings.data_dir}?", abort=True, err=True)
     restored = storage.restore(settings, source)
     if as_json:
-        output.data({"data_dir": settings.data_dir})
+        output.data(
+            {
+                "data_dir": settings.data_dir,
+                "created_at": restored.created_at,
+                "master_key_ids": restored.master_key_ids,
+                "replayed": asdict(restored.replayed),
+            }
+        )
         return
-    output.line(f"Restored into {settings.data_dir} ({restored}).")
+    output.line(f"Restored into {settings.data_dir}: {restored}.")
 
 
 def add_to(app: typer.Typer) -> None:
