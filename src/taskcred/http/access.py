@@ -13,7 +13,7 @@ from taskcred.http.answers import nothing, send
 from taskcred.http.authentication import caller, context
 from taskcred.http.operations import nouns, operation
 from taskcred.http.shapes import Told
-from taskcred.services import tokens
+from taskcred.services import access as live
 
 api = nouns("access", "Live access of one's own runs.")
 
@@ -47,7 +47,7 @@ class AttemptPath(BaseModel):
 @operation(api, "get", "/v1/access", Permission.TOKEN_READ, answers={200: AccessList})
 def list_access() -> Response:
     """The caller's live attempts, and until when the tokens they hold live."""
-    own = tokens.live_access(context(), caller())
+    own = live.live_access(context(), caller())
     return send(AccessList(items=[Access.model_validate(item) for item in own]))
 
 
@@ -56,5 +56,5 @@ def list_access() -> Response:
 )
 def end_access(path: AttemptPath) -> Response:
     """Refuse the attempt's stand-in key from now on."""
-    tokens.end_access(context(), caller(), str(path.attempt_id))
+    live.end_access(context(), caller(), str(path.attempt_id))
     return nothing()

@@ -25,7 +25,7 @@ from taskcred.http.shapes import (
     Told,
     left_out,
 )
-from taskcred.services import attempts, runs, tokens
+from taskcred.services import access, attempts, runs
 from taskcred.services.attempts import NotBegun
 from taskcred.services.idempotency import Answer
 
@@ -214,7 +214,7 @@ def get_output(path: RunPath, query: OutputQuery, header: IfNoneMatchHeader) -> 
 @operation(api, "get", "/v1/runs/<uuid:run_id>/access", Permission.TOKEN_READ, answers={200: AttemptList})
 def list_run_access(path: RunPath) -> Response:
     """Which attempt received access tokens, from which key, and when."""
-    found = tokens.run_access(context(), caller(), str(path.run_id))
+    found = access.run_access(context(), caller(), str(path.run_id))
     return send(AttemptList(items=[Attempt.model_validate(attempt) for attempt in found]))
 
 
