@@ -168,19 +168,32 @@ class House:
         """The person starts a run."""
         return runs.start(self.ctx, who.principal, task=task, parameters=parameters)
 
-    def work_on(self, run_id: str, *, fetch: bool = True) -> str:
+    def work_on(self, run_id: str) -> str:
         """A worker begins the run, and its job fetches an access token; the attempt's id."""
+        begun = self.try_to_work_on(run_id)
+        assert isinstance(begun, attempts.Begun)
+        reports.set_launcher(self.ctx, begun.attempt_id, {"pid": 1, "started": 1}, "bubblewrap")
+        # The broker needs the stand-in key's text, as a job would send it.
+        TokenBroker(self.ctx).issue(begun.standin_key.reveal().encode())
+        return begun.attempt_id
+
+    def try_to_work_on(self, run_id: str) -> attempts.Begun | attempts.NotBegun:
+        """A worker asks to begin the run."""
         with self.ctx.store.read() as connection:
             row = run_store.find(connection, run_id)
         assert row is not None
         worker = Principal("worker:embedded", "", Authentication.WORKER)
-        begun = attempts.begin(self.ctx, worker, run_id, row.dispatch_no)
-        assert isinstance(begun, attempts.Begun)
-        reports.set_launcher(self.ctx, begun.attempt_id, {"pid": 1, "started": 1}, "bubblewrap")
-        if fetch:
-            # The broker needs the stand-in key's text, as a job would send it.
-            TokenBroker(self.ctx).issue(begun.standin_key.reveal().encode())
-        return begun.attempt_id
+        return attempts.begin(self.ctx, worker, run_id, row.dispatch_no)
+
+    def rotate(self, who: Resident) -> None:
+        """The person rotates their key; the old one is phased out."""
+        credential = credentials.list_own(self.ctx, who.principal)[0]
+        credentials.rotate(self.ctx, who.principal, credential.id, source=Generated())
+
+    def forget_keys(self, who: Resident) -> None:
+        """Somebody deletes all of the person's keys at the identity provider, behind our back."""
+        for key in self.provider.keys_of(who.iam_id, who.account_id):
+            self.provider.delete_key(self.provider.token(who.iam_id, who.account_id).token, key.id)
 
     def schedule(self, who: Resident, name: str = "Every night", task: str = "count-keys") -> ScheduleView:
         """The person schedules a task for every night."""

@@ -103,7 +103,7 @@ def read(task: Task, form: Mapping[str, str]) -> Reading:
             try:
                 values[each.parameter] = _value(each, text)
             except ValueError as complaint:
-                errors[each.name] = str(complaint)
+                errors[each.name] = f"{each.label}: {complaint}"
         elif each.required:
             verb = "Choose" if each.options else "Enter"
             errors[each.name] = f"{verb} a value for {each.label}."
@@ -252,7 +252,7 @@ def _value(each: Field, text: str) -> Any:
             for option in each.options:
                 if option.value == text:
                     return json.loads(text)
-            raise ValueError("Choose one of the values in the list.")
+            raise ValueError("choose one of the values in the list.")
         case "datetime-local":
             return f"{text.strip()}:00Z" if len(text.strip()) == 16 else f"{text.strip()}Z"
         case "time":
@@ -263,7 +263,7 @@ def _value(each: Field, text: str) -> Any:
             try:
                 return json.loads(text)
             except (ValueError, RecursionError):
-                raise ValueError('Write this as JSON, for example [1, 2] or {"a": 1}.') from None
+                raise ValueError('write this as JSON, for example [1, 2] or {"a": 1}.') from None
         case "text" | "textarea":
             return text
         case _:
@@ -274,7 +274,7 @@ def _number(text: str, *, decimal: bool) -> int | float:
     if _INTEGER.fullmatch(text):
         return int(text)
     if not decimal:
-        raise ValueError("Write a whole number of at most 18 digits, such as 12.")
+        raise ValueError("write a whole number of at most 18 digits, such as 12.")
     if not _NUMBER.fullmatch(text) or not math.isfinite(float(text)):
-        raise ValueError("Write a number, such as 12.5.")
+        raise ValueError("write a number, such as 12.5.")
     return float(text)

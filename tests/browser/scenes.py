@@ -1,0 +1,235 @@
+"""Every page in its states: what the checks of accessibility and reflow walk through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from playwright.sync_api import Page
+
+from taskcred.domain.runs import AttemptOutcome, RunState
+from taskcred.services import attempts, credentials, reports, runs, usability
+from taskcred.store import audit
+from tests.browser.house import House, Resident
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """`arrange` prepares what there is and answers the path; `act` goes on from there in the browser."""
+
+    arrange: Callable[[House, Resident], str]
+    act: Callable[[Page], None] | None = None
+
+
+def _at(path: str) -> Callable[[House, Resident], str]:
+    return lambda _house, _who: path
+
+
+def _press(name: str) -> Callable[[Page], None]:
+    return lambda page: page.get_by_role("button", name=name, exact=True).click()
+
+
+def _keyed(path: str) -> Callable[[House, Resident], str]:
+    def arrange(house: House, who: Resident) -> str:
+        house.give_key(who, purpose="Reports for the sales team")
+        return path
+
+    return arrange
+
+
+def _parked(house: House, who: Resident) -> str:
+    return f"/runs/{house.start(who).id}"
+
+
+def _prompt(house: House, who: Resident) -> str:
+    house.schedule(who)
+    return f"/prompts/{house.start(who).prompt_id}?return_to=/runs"
+
+
+def _prompt_locked(house: House, who: Resident) -> str:
+    _locked(house, who)
+    return f"/prompts/{house.start(who).prompt_id}"
+
+
+def _prompt_unusable(house: House, who: Resident) -> str:
+    _unusable(house, who)
+    return f"/prompts/{house.start(who).prompt_id}"
+
+
+def _prompt_answered(house: House, who: Resident) -> str:
+    prompt_id = house.start(who).prompt_id
+    house.give_key(who)
+    return f"/prompts/{prompt_id}"
+
+
+def _running(house: House, who: Resident) -> str:
+    house.give_key(who)
+    run = house.start(who)
+    attempt_id = house.work_on(run.id)
+    reports.progress(house.ctx, attempt_id, 40, 100, "page 4")
+    reports.append_output(house.ctx, attempt_id, "reading page 4\n" * 60)
+    return f"/runs/{run.id}"
+
+
+def _failed(house: House, who: Resident) -> str:
+    path = _running(house, who)
+    live = attempts.live_of_run(house.ctx, path.removeprefix("/runs/"))
+    assert live is not None
+    attempts.finish(house.ctx, live.attempt_id, AttemptOutcome.FAILED, "The job ended with exit status 3.", 3)
+    return path
+
+
+def _cancel(house: House, who: Resident) -> str:
+    return f"{_running(house, who)}/cancel"
+
+
+def _tokens(house: House, who: Resident) -> str:
+    _running(house, who)
+    return "/profile/tokens"
+
+
+def _end_access(house: House, who: Resident) -> str:
+    live = attempts.live_of_run(house.ctx, _running(house, who).removeprefix("/runs/"))
+    assert live is not None
+    return f"/profile/tokens/{live.attempt_id}/end"
+
+
+def _rotated(house: House, who: Resident) -> str:
+    _running(house, who)
+    house.rotate(who)
+    return "/profile/api-key"
+
+
+def _end_key(house: House, who: Resident) -> str:
+    _rotated(house, who)
+    credential = credentials.list_own(house.ctx, who.principal)[0]
+    old = credentials.keys(house.ctx, who.principal, credential.id)[-1]
+    return f"/profile/api-key/keys/{old.id}/end"
+
+
+def _locked(house: House, who: Resident) -> str:
+    usability.lock(house.ctx, audit.OPERATOR, house.give_key(who), "Under investigation.")
+    return "/profile/api-key"
+
+
+def _unusable(house: House, who: Resident) -> str:
+    house.give_key(who)
+    house.forget_keys(who)
+    run = house.start(who)
+    house.try_to_work_on(run.id)
+    runs.cancel(house.ctx, who.principal, run.id)
+    return "/profile/api-key"
+
+
+def _delete(house: House, who: Resident) -> str:
+    _running(house, who)
+    house.schedule(who)
+    return "/profile/api-key/delete"
+
+
+def _busy_home(house: House, who: Resident) -> str:
+    house.schedule(who)
+    house.start(who)
+    return "/"
+
+
+def _told_home(house: House, who: Resident) -> str:
+    _locked(house, who)
+    return "/"
+
+
+def _schedule(house: House, who: Resident) -> str:
+    house.give_key(who)
+    return f"/schedules/{house.schedule(who).id}"
+
+
+def _schedules(house: House, who: Resident) -> str:
+    _schedule(house, who)
+    return "/schedules"
+
+
+def _runs(house: House, who: Resident) -> str:
+    _failed(house, who)
+    assert house.start(who).state is RunState.QUEUED
+    return "/runs"
+
+
+def _activity(house: House, who: Resident) -> str:
+    _failed(house, who)
+    return "/profile/activity"
+
+
+def _fill_badly(page: Page) -> None:
+    page.get_by_label("Epochs").fill("many")
+    _press("Run")(page)
+
+
+def _generate_and_show(page: Page) -> None:
+    page.get_by_label("Name").fill("Mine")
+    page.get_by_label("Show me the key, once").check()
+    _press("Create key")(page)
+    page.get_by_role("heading", name="Your new key is shown once").wait_for()
+
+
+def _provide_nothing(page: Page) -> None:
+    page.get_by_label("Provide an existing one").check()
+    _press("Create key")(page)
+
+
+def _rotate_at(page: Page) -> None:
+    page.get_by_label("At a time").check()
+    page.get_by_label("Expires").select_option("date")
+    _press("Rotate key")(page)
+
+
+def _open_all(page: Page) -> None:
+    for summary in page.locator("summary").all():
+        summary.click()
+
+
+SCENES: Final[Mapping[str, Scene]] = {
+    "home, nothing yet": Scene(_at("/")),
+    "home, a prompt is open": Scene(_busy_home),
+    "home, told of a lock": Scene(_told_home),
+    "key list, none": Scene(_at("/profile/api-key")),
+    "key list, one": Scene(_keyed("/profile/api-key"), _open_all),
+    "key list, rotated": Scene(_rotated),
+    "key list, locked": Scene(_locked),
+    "key list, unusable": Scene(_unusable),
+    "create key": Scene(_at("/profile/api-key/create")),
+    "create key, errors": Scene(_at("/profile/api-key/create"), _provide_nothing),
+    "create key, shown once": Scene(_at("/profile/api-key/create"), _generate_and_show),
+    "edit key": Scene(_keyed("/profile/api-key/edit")),
+    "rotate key": Scene(_keyed("/profile/api-key/rotate")),
+    "rotate key, errors": Scene(_keyed("/profile/api-key/rotate"), _rotate_at),
+    "leaked key": Scene(_keyed("/profile/api-key/rotate?leaked=1")),
+    "delete key": Scene(_delete),
+    "delete key, errors": Scene(_delete, _press("Delete key")),
+    "end old key": Scene(_end_key),
+    "live tokens, none": Scene(_at("/profile/tokens")),
+    "live tokens": Scene(_tokens),
+    "end access": Scene(_end_access),
+    "activity": Scene(_activity),
+    "tasks": Scene(_at("/tasks")),
+    "task": Scene(_at("/tasks/train")),
+    "task, errors": Scene(_at("/tasks/train"), _fill_badly),
+    "runs, none": Scene(_at("/runs")),
+    "runs": Scene(_runs),
+    "run, waiting": Scene(_parked),
+    "run, running": Scene(_running),
+    "run, failed": Scene(_failed),
+    "cancel run": Scene(_cancel),
+    "schedules, none": Scene(_at("/schedules")),
+    "schedules": Scene(_schedules),
+    "schedule": Scene(_schedule),
+    "new schedule": Scene(_at("/schedules/new/train"), _open_all),
+    "new schedule, errors": Scene(_at("/schedules/new/train"), _press("Create schedule")),
+    "delete schedule": Scene(lambda house, who: f"{_schedule(house, who)}/delete"),
+    "prompt": Scene(_prompt),
+    "prompt, errors": Scene(_prompt, _press("Create key")),
+    "prompt, locked": Scene(_prompt_locked),
+    "prompt, unusable": Scene(_prompt_unusable),
+    "prompt, answered": Scene(_prompt_answered),
+    "no such page": Scene(_at("/nowhere")),
+}
