@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from taskcred.domain.credentials import CredentialState
 from taskcred.domain.runs import PromptState, PromptView, RunState
 from taskcred.store import tables as t
+from taskcred.store.paging import is_older
 
 # Written into the statement, not bound: SQLite uses a partial index only where it can see the value.
 _OPEN: Final = sa.literal(PromptState.OPEN.value, literal_execute=True)
@@ -139,7 +140,7 @@ def of_owner(
     if state is not None:
         query = query.where(c.state == sa.literal(state.value, literal_execute=True))
     if before is not None:
-        query = query.where(sa.tuple_(c.opened_at, c.id) < sa.tuple_(before[0], before[1]))
+        query = query.where(is_older(c.opened_at, c.id, before))
     rows = connection.execute(query.order_by(c.opened_at.desc(), c.id.desc()).limit(limit))
     return [
         PromptView(

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from taskcred.domain.runs import PromptState, RunState, RunView
 from taskcred.store import tables as t
+from taskcred.store.paging import is_older
 
 _OPEN: Final = sa.literal(PromptState.OPEN.value, literal_execute=True)  # for the partial index
 _NEXT_REVISION: Final = t.runs.c.revision + 1
@@ -144,7 +145,7 @@ def of_owner(
     if state is not None:
         query = query.where(c.state == state)
     if before is not None:
-        query = query.where(sa.tuple_(c.created_at, c.id) < sa.tuple_(before[0], before[1]))
+        query = query.where(is_older(c.created_at, c.id, before))
     rows = connection.execute(query.order_by(c.created_at.desc(), c.id.desc()).limit(limit))
     return [view(row) for row in rows]
 

@@ -8,6 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from taskcred.store import tables as t
+from taskcred.store.paging import is_older
 
 
 def insert(connection: sa.Connection, **values: Any) -> None:
@@ -35,7 +36,7 @@ def of_owner(
     c = t.schedules.c
     query = sa.select(t.schedules).where(c.account_id == account_id, c.iam_id == iam_id)
     if before is not None:
-        query = query.where(sa.tuple_(c.created_at, c.id) < sa.tuple_(before[0], before[1]))
+        query = query.where(is_older(c.created_at, c.id, before))
     return list(connection.execute(query.order_by(c.created_at.desc(), c.id.desc()).limit(limit)))
 
 
