@@ -154,9 +154,9 @@ def play(server: Server) -> None:
     run = eventually(lambda: run_is("succeeded", "failed", "cancelled"), "the job ends", within=90)
     output = answer(me, "GET", f"/v1/runs/{run_id}/output", 200)["text"]
     report = json.loads(output.strip().splitlines()[-1])
-    attempts = answer(me, "GET", f"/v1/runs/{run_id}/access", 200)["attempts"]
+    attempts = answer(me, "GET", f"/v1/runs/{run_id}/access", 200)["items"]
     tokens = [token for attempt in attempts for token in attempt["tokens"]]
-    keys = answer(me, "GET", f"/v1/task_credentials/{credential}/keys", 200)["keys"]
+    keys = answer(me, "GET", f"/v1/task_credentials/{credential}/keys", 200)["items"]
 
     table = Table(title="\nWhat the job saw", show_header=False, title_justify="left")
     table.add_row("run", f"{run['state']}, exit status {run['exit_code']}, {len(attempts)} attempt")
