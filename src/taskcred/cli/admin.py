@@ -55,7 +55,9 @@ def unlock(
 
 @worker_app.command("create")
 def create_worker(
-    name: Annotated[str, typer.Argument(help="The worker's name, as runs and the audit trail show it.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The worker's name, as runs and the audit trail show it.")
+    ],
     file: Annotated[
         Path | None,
         typer.Option(
@@ -101,7 +103,7 @@ def create_worker(
 
 @worker_app.command("end")
 def end_worker(
-    name: Annotated[str, typer.Argument(help="The worker's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")],
     data_dir: DataDir = None,
     config: ConfigFile = None,
     as_json: Json = False,

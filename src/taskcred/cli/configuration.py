@@ -56,8 +56,8 @@ def show(data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = Fa
 
 
 def doctor(data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = False) -> None:
-    """Check this installation: configuration, file modes, isolation, database, vault, identity provider,
-    clock. Changes nothing. Exit status 9 where a check failed."""
+    """Check this installation. Looks at configuration, file modes, isolation, databases, vault, identity
+    provider, clock and server; changes nothing. Exit status 9 where a check failed."""
     from taskcred import doctor as checks
 
     found = checks.examine(local.settings(config, data_dir))

@@ -20,7 +20,7 @@ _WAITING: Final = "waiting_for_credential"
 
 @app.command()
 def start(
-    task: Annotated[str, typer.Argument(help="The task, from `taskcred task list`.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task, from `taskcred task list`.")],
     given: Parameters = None,
     watch_it: Annotated[bool, typer.Option("--watch", help="Follow the run to its end.")] = False,
     url: Url = None,

@@ -30,7 +30,7 @@ _Misfire = Annotated[
 
 @app.command()
 def create(
-    task: Annotated[str, typer.Argument(help="The task, from `taskcred task list`.")],
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task, from `taskcred task list`.")],
     cron: _Cron,
     timezone: _Zone = "UTC",
     name: Annotated[
