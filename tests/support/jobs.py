@@ -53,13 +53,18 @@ class JobsHost:
     """A host in `directory`. `is_away` makes the server answer 503, as a web without a vault does."""
 
     def __init__(
-        self, directory: Path, tasks: Mapping[str, dict[str, Any]], jobs: Mapping[str, Any] | None = None
+        self,
+        directory: Path,
+        tasks: Mapping[str, dict[str, Any]],
+        jobs: Mapping[str, Any] | None = None,
+        hidden: Iterable[Path] = (),
     ) -> None:
         directory.mkdir(mode=0o700)
         self.data_dir = directory
         self.is_away = False
         self.begun: list[Secret] = []
         self.requests: list[Environ] = []
+        self._hidden = (directory, *hidden)
         self._tasks = dict(tasks)
         self._jobs = {"isolation": "none", "kill_grace": "1s", **(jobs or {})}
         self._secret = uuid.uuid4().hex
@@ -192,6 +197,7 @@ class JobsHost:
             "name": WORKER,
             "credential": f"w1:{self._secret}",
             "url": self.url,
+            "hidden": [str(path) for path in self._hidden],
             "jobs": self._jobs,
             "tasks": self._tasks,
         }

@@ -32,10 +32,15 @@ def main() -> None:
         url=told["url"],
         ca_file=None,
         data_dir=data_dir,
-        hidden=(data_dir,),
+        hidden=tuple(map(Path, told["hidden"])),
         jobs=jobs,
     )
-    Worker(settings, ctx, queue).run(on_ready=lambda: print("ready", flush=True))
+    Worker(settings, ctx, queue).run(on_ready=_say_ready)
+
+
+def _say_ready() -> None:
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

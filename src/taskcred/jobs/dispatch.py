@@ -24,7 +24,7 @@ from taskcred.errors import NotFoundError, UnavailableError
 from taskcred.jobs import environment, isolation
 from taskcred.jobs.kinds import command, http, python
 from taskcred.jobs.launcher import Spec, descendants
-from taskcred.jobs.process import Ended, JobProcess, is_running
+from taskcred.jobs.process import Ended, JobProcess, end_strays, is_running
 from taskcred.jobs.reporting import Reporter
 from taskcred.jobs.web_client import Begun, WebClient
 from taskcred.services import attempts
@@ -104,6 +104,7 @@ class Dispatch:
         if left.launcher is None:
             return True  # no process was begun: beginning again gives the same attempt a new key
         self._wait_until_gone(left.launcher)
+        end_strays(self._live.run_id)
         self._remove_directory(left.attempt_id)
         _log.warning("attempt lost", run_id=self._live.run_id, attempt_id=left.attempt_id)
         insist(lambda: attempts.lost(self._host.ctx, left.attempt_id))
@@ -206,6 +207,8 @@ class Dispatch:
                     process.end()
         ended = process.close()
         reporter.close()
+        if ended == Ended():
+            end_strays(begun.run_id)
         if ended_by is AttemptOutcome.LOST or (ended_by is None and ended == Ended()):
             insist(lambda: attempts.lost(self._host.ctx, begun.attempt_id))
         else:

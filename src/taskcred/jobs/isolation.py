@@ -174,29 +174,25 @@ def wrap(
     command += ["--unshare-cgroup-try", "--hostname", "job"]
     if user is None:
         command += ["--unshare-user", "--uid", "65534", "--gid", "65534"]
-    command += ["--ro-bind", "/usr", "/usr", "--dir", "/etc"]
-    for name in _TOP:
-        path = Path("/", name)
-        if path.is_symlink():
-            command += ["--symlink", str(path.readlink()), str(path)]
-        elif path.is_dir():
-            command += ["--ro-bind", str(path), str(path)]
-    for name in _ETC:
-        command += _parents(Path("/etc", name))
-        command += ["--ro-bind-try", f"/etc/{name}", f"/etc/{name}"]
-    command += ["--proc", "/proc", "--dev", "/dev"]
-    command += ["--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108 - the sandbox's own
-    allowed = [*python_paths(), *readable, *([start_in] if start_in else [])]
-    for path in allowed:
-        command += _parents(path)
-        command += ["--ro-bind-try", str(path), str(path)]
+    command += _system()
+    tops = [*python_paths(), *readable, *([start_in] if start_in else []), *own]
+    tops += [path for name in _ETC if (path := Path("/etc", name)).exists()]
+    mounts = {path: ["--ro-bind", str(path), str(path)] for path in tops}
     for path in hidden:
-        for top in allowed:
-            if path.is_relative_to(top) or path.resolve().is_relative_to(top.resolve()):
-                command += _mask(path.resolve() if not path.is_relative_to(top) else path)
-                break
-    for path in own:
-        command += [*_parents(path), "--ro-bind", str(path), str(path)]
+        for place in _places(path, [Path("/usr"), *tops]):
+            if place not in own:
+                mounts[place] = _mask(place, path.is_dir())
+    made: set[Path] = set()
+    for place in sorted(mounts, key=lambda each: len(each.parts)):
+        # From the outside in: what lies deeper is mounted over what contains it, shown or masked. The
+        # directories between are made here: bwrap would make them for root alone.
+        for parent in reversed(place.parents[:-1]):
+            if parent not in made:
+                command += ["--dir", str(parent)]
+                made.add(parent)
+        command += mounts[place]
+        if mounts[place][0] == "--tmpfs":
+            made = {each for each in made if not each.is_relative_to(place)}
     command += ["--bind", str(directory), JOB_DIRECTORY]
     command += ["--chdir", str(start_in) if start_in else JOB_DIRECTORY]
     command.append("--")
@@ -208,15 +204,28 @@ def wrap(
     return [*command, *argv]
 
 
-def _parents(path: Path) -> list[str]:
-    """The directories above `path`, readable by the job: bwrap would make them for root alone."""
-    return [word for parent in reversed(path.parents[:-1]) for word in ("--dir", str(parent))]
+def _system() -> list[str]:
+    command = ["--ro-bind", "/usr", "/usr"]
+    for name in _TOP:
+        path = Path("/", name)
+        if path.is_symlink():
+            command += ["--symlink", str(path.readlink()), str(path)]
+        elif path.is_dir():
+            command += ["--ro-bind", str(path), str(path)]
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    return [*command, "--perms", "1777", "--tmpfs", "/tmp"]  # noqa: S108 - the sandbox's own
 
 
-def _mask(path: Path) -> list[str]:
-    if path.is_dir():
-        return ["--tmpfs", str(path)]
-    return ["--ro-bind", "/dev/null", str(path)] if path.exists() else []
+def _places(path: Path, tops: Sequence[Path]) -> set[Path]:
+    """Where in the sandbox `path` would be seen: below each top that contains it, links resolved."""
+    real = path.resolve()
+    if not real.exists():
+        return set()
+    return {top / real.relative_to(top.resolve()) for top in tops if real.is_relative_to(top.resolve())}
+
+
+def _mask(place: Path, is_directory: bool) -> list[str]:
+    return ["--tmpfs", str(place)] if is_directory else ["--ro-bind", "/dev/null", str(place)]
 
 
 @cache

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -79,7 +81,10 @@ class JobProcess:
         """What the job printed within `timeout` seconds, possibly nothing; None when all is over."""
         if not self._open:
             return None
-        ready, _, _ = select.select(list(self._open), [], [], timeout)
+        is_launcher_gone = self._report not in self._open
+        ready, _, _ = select.select(list(self._open), [], [], 0 if is_launcher_gone else timeout)
+        if is_launcher_gone and not ready:
+            return None  # it was killed, and what it left behind holds on to the output
         printed = b""
         for descriptor in ready:
             data = os.read(descriptor, _READ)
@@ -105,6 +110,28 @@ class JobProcess:
             if "pid" not in report:
                 ended = Ended(report.get("exit"), report.get("signal"), report.get("error"))
         return ended
+
+
+def end_strays(run_id: str) -> None:
+    """End what a launcher that was killed itself has left behind: whatever has the run's id in its
+    environment and is ours to look at. In bubblewrap nothing can be left."""
+    marker = f"TASKCRED_RUN_ID={run_id}".encode()
+    while strays := [pid for pid in _processes() if marker in _environment(pid).split(b"\0")]:
+        for pid in strays:
+            with contextlib.suppress(OSError):
+                os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _processes() -> list[int]:
+    return [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()  # empty for a zombie
+    except OSError:
+        return b""  # gone, or another user's
 
 
 def is_running(launcher: dict[str, Any]) -> bool:

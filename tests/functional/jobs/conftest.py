@@ -10,13 +10,14 @@ import pytest
 from tests.support.jobs import JobsHost
 
 
-@pytest.fixture
-def make_host(tmp_path: Path) -> Iterator[Callable[..., JobsHost]]:
-    """`make_host(tasks, jobs)`: a host whose workers are stopped at the end of the test."""
+@pytest.fixture(scope="module")
+def make_host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., JobsHost]]:
+    """`make_host(tasks, jobs)`: a host whose workers are stopped when the module's tests are done."""
     made: list[JobsHost] = []
+    directory: Path = tmp_path_factory.mktemp("hosts")
 
     def make(*arguments: object) -> JobsHost:
-        made.append(JobsHost(tmp_path / f"host{len(made)}", *arguments))  # type: ignore[arg-type]  # passed through
+        made.append(JobsHost(directory / f"host{len(made)}", *arguments))  # type: ignore[arg-type]  # passed through
         return made[-1]
 
     yield make

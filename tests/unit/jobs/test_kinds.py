@@ -94,7 +94,7 @@ def test_our_authority_joins_the_public_ones(tmp_path: Path) -> None:
         ("169.254.169.254", False, False),
         ("169.254.169.254", True, False),
         ("fe80::1%eth0", True, False),
-        ("0.0.0.0", True, False),
+        ("0.0.0.0", True, False),  # noqa: S104 - refused, not bound
         ("::", True, False),
         ("224.0.0.1", True, False),
         ("255.255.255.255", True, False),

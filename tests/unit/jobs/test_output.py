@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -80,7 +82,7 @@ def test_the_stand_in_key_is_masked_however_it_is_cut(cuts: list[int], before: s
     key = KEY.reveal()
     raw = f"{before}{key}{key} key={key}\n".encode()
     places = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
-    text, _ = shown(*(raw[a:b] for a, b in zip(places, places[1:], strict=False)))
+    text, _ = shown(*(raw[a:b] for a, b in pairwise(places)))
     assert text == f"{before}{MASK}{MASK} key={MASK}\n"
 
 

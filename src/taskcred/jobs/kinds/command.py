@@ -31,8 +31,12 @@ def placeholder(argument: str) -> str | None:
 def with_defaults(task: Task, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """`parameters`, and the schema's defaults for those the run left out."""
     properties = task.parameters.get("properties", {})
-    defaults = {name: each["default"] for name, each in properties.items() if "default" in each}
-    return {**defaults, **parameters}
+    defaults = {
+        name: each["default"]
+        for name, each in properties.items()
+        if "default" in each and name not in parameters
+    }
+    return {**parameters, **defaults}
 
 
 def build(task: Task, parameters: Mapping[str, Any]) -> JobCommand:
