@@ -79,7 +79,7 @@ def claim_due(connection: sa.Connection, now: datetime, until: datetime, limit: 
     """Take due deliveries: nobody else takes them before `until`, by when they are closed or planned anew."""
     c = t.notices.c
     query = sa.select(t.notices).where(c.state == "open", c.next_try_at <= now)
-    notices = _notices(connection, query.order_by(c.next_try_at, c.id).limit(limit))
+    notices = _notices(connection, query.order_by(c.next_try_at).limit(limit))
     if notices:
         taken = t.notices.update().where(c.id.in_([notice.id for notice in notices]))
         connection.execute(taken.values(next_try_at=until, attempts=c.attempts + 1))

@@ -99,9 +99,7 @@ def due(connection: sa.Connection, now: datetime, limit: int) -> list[sa.Row[Any
     """Open prompts whose owners are to be told again, longest overdue first."""
     c = t.prompts.c
     return list(
-        connection.execute(
-            sa.select(t.prompts).where(c.notify_at <= now).order_by(c.notify_at, c.id).limit(limit)
-        )
+        connection.execute(sa.select(t.prompts).where(c.notify_at <= now).order_by(c.notify_at).limit(limit))
     )
 
 

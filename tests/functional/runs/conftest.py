@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,14 @@ TASKS = {
 WORKER = Principal("worker:one", "", Authentication.WORKER)
 
 
+@dataclass
+class Explained:
+    """Statements in order, and the steps of SQLite's plans for those that read or change rows."""
+
+    statements: list[str] = field(default_factory=list)
+    plans: list[str] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Room:
     """A context with its fakes, and what tests ask again and again."""
@@ -99,6 +108,21 @@ class Room:
         with self.ctx.store.read() as connection:
             return int(connection.execute(sa.select(sa.func.count()).select_from(table)).scalar_one())
 
+    @contextmanager
+    def explained(self) -> Iterator[Explained]:
+        """What the block asks of the database, and how it is carried out."""
+        explained = Explained()
+
+        def record(_conn: Any, cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+            explained.statements.append(statement.split(" VALUES")[0])
+            if statement.startswith(("SELECT", "UPDATE")):
+                plan = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+                explained.plans.extend(row[3] for row in plan)
+
+        sa.event.listen(self.ctx.store.engine, "before_cursor_execute", record)
+        yield explained
+        sa.event.remove(self.ctx.store.engine, "before_cursor_execute", record)
+
     def park_many(self, number: int, owners: int = 100) -> None:
         """Parked runs of other owners, written directly: how they came to be does not matter here."""
         now = self.clock.now()
@@ -127,6 +151,8 @@ def room(tmp_path: Path) -> Iterator[Room]:
     clock, queue = FrozenClock(), RecordingQueue()
     provider = InMemoryIdentityProvider(clock)
     policy = Policy(runs=RunPolicy(max_parked=5), notices=NoticePolicy(mail=True, webhook=True))
-    ctx = make_context(tmp_path, clock=clock, queue=queue, provider=provider, policy=policy, tasks=TASKS)
+    ctx = make_context(
+        tmp_path, clock=clock, queue=queue, provider=provider, policy=policy, tasks=dict(TASKS)
+    )
     yield Room(ctx, clock, queue, provider, provider.add_account())
     ctx.store.engine.dispose()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from taskcred.store import audit
 from taskcred.store import tables as t
 from taskcred.testing import Failure
 
-from .conftest import WORKER, Room
+from .conftest import WORKER, Explained, Room
 
 
 def _open_prompt(room: Room, owner: Principal) -> str:
@@ -156,58 +157,33 @@ def test_what_was_missed_is_reminded_of_once(room: Room) -> None:
 def test_parking_the_prompt_and_the_notices_commit_together_or_not_at_all(room: Room) -> None:
     owner = room.owner()
 
-    def fail(*_args: object) -> None:
-        raise RuntimeError("the audit event cannot be written")
+    def fail_at_the_audit(_conn: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if "INSERT INTO audit_events" in statement:
+            raise RuntimeError("the audit event cannot be written")
 
-    sa.event.listen(room.ctx.store.engine, "before_execute", _raise_at_audit := _AtAudit(fail))
+    sa.event.listen(room.ctx.store.engine, "before_cursor_execute", fail_at_the_audit)
     with pytest.raises(RuntimeError):
         room.run(owner)
-    sa.event.remove(room.ctx.store.engine, "before_execute", _raise_at_audit)
 
     assert [room.count(table) for table in (t.runs, t.prompts, t.notices)] == [0, 0, 0]
 
 
-class _AtAudit:
-    """Calls `then` before the last of a run's statements, the insert of its audit event."""
-
-    def __init__(self, then: object) -> None:
-        self._then = then
-
-    def __call__(self, _conn: object, statement: object, *_rest: object) -> None:
-        if getattr(statement, "is_insert", False) and statement.table is t.audit_events:  # type: ignore[attr-defined]  # an insert has one
-            self._then()  # type: ignore[operator]  # a callable
-
-
-def _settle_cost(room: Room) -> tuple[list[str], list[str]]:
-    """Statements of one settling, and the query plans of those that read or change runs and prompts."""
+def _settle(room: Room) -> Explained:
     owner = room.owner()
-    statements: list[str] = []
-    plans: list[str] = []
-
-    def record(_conn: object, cursor: object, statement: str, parameters: object, *_rest: object) -> None:
-        statements.append(statement.split(" VALUES")[0])
-        if statement.startswith(("SELECT", "UPDATE")):
-            cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)  # type: ignore[attr-defined]  # sqlite3's
-            rows = cursor.connection.execute(  # type: ignore[attr-defined]  # sqlite3's
-                f"EXPLAIN QUERY PLAN {statement}", parameters
-            )
-            plans.extend(row[3] for row in rows)
-
     for _ in range(3):
         room.run(owner)
-    with room.ctx.store.write() as connection:
-        sa.event.listen(room.ctx.store.engine, "before_cursor_execute", record)
+    with room.ctx.store.write() as connection, room.explained() as explained:
         assert prompts.settle(room.ctx, connection, owner.account_id, owner.iam_id) == 3
-        sa.event.remove(room.ctx.store.engine, "before_cursor_execute", record)
-    return statements, plans
+    return explained
 
 
 def test_other_owners_parked_runs_cost_an_answer_nothing(room: Room) -> None:
-    alone, _ = _settle_cost(room)
+    alone = _settle(room)
     room.park_many(10_000)
-    among_many, plans = _settle_cost(room)
+    among_many = _settle(room)
 
-    assert among_many == alone
-    assert not [plan for plan in plans if plan.startswith("SCAN")]
-    assert any("ix_runs_state (state=? AND account_id=? AND iam_id=?)" in plan for plan in plans)
-    assert any("uq_prompts_one_open" in plan for plan in plans)
+    assert among_many.statements == alone.statements
+    assert not [plan for plan in among_many.plans if plan.startswith("SCAN")]
+    used = " ".join(among_many.plans)
+    assert "ix_runs_state (state=? AND account_id=? AND iam_id=?)" in used
+    assert "uq_prompts_one_open" in used
