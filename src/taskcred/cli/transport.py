@@ -16,7 +16,7 @@ from taskcred.cli.where import Server
 _LOGIN: Final = "Sign in with `taskcred login`, then repeat this."
 
 # Where the server's code is a class's own, the class is known exactly.
-_BY_CODE: Final[dict[str | None, type[errors.TaskcredError]]] = {
+KNOWN_BY_CODE: Final[dict[str | None, type[errors.TaskcredError]]] = {
     kind.code: kind
     for kind in (
         errors.KeyRefusedError,
@@ -85,7 +85,7 @@ def error_of(response: httpx.Response) -> errors.TaskcredError:
         wait = response.headers.get("Retry-After", "1")
         return errors.RateLimitedError(message, retry_after=int(wait) if wait.isdigit() else 1)
     fallback = errors.RequestError if status < HTTPStatus.INTERNAL_SERVER_ERROR else errors.TaskcredError
-    kind = _BY_CODE.get(code) or _BY_STATUS.get(status, fallback)
+    kind = KNOWN_BY_CODE.get(code) or _BY_STATUS.get(status, fallback)
     if status == HTTPStatus.UNAUTHORIZED or code in {"fresh_sign_in_required", "programmatic_token"}:
         return kind(message, hint=_LOGIN, code=code)
     hint, action_url = said.pop("hint", ""), said.pop("action_url", None)
