@@ -6,10 +6,11 @@ import base64
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from flask import Flask
 from flask.testing import FlaskClient
+from flask_wtf.csrf import generate_csrf
 
 from taskcred.domain.keytext import new_key
 from taskcred.domain.secret import Secret
@@ -37,22 +38,16 @@ class Site:
 
     ctx: Context
     app: Flask
+    provider: InMemoryIdentityProvider
+    clock: FrozenClock
     account_id: str
     iam_id: str
     worker: str = field(repr=False)
 
     @property
-    def provider(self) -> InMemoryIdentityProvider:
-        return cast("InMemoryIdentityProvider", self.ctx.provider)
-
-    @property
     def no_id(self) -> str:
         """An id of nothing."""
         return str(uuid.uuid4())
-
-    @property
-    def clock(self) -> FrozenClock:
-        return cast("FrozenClock", self.ctx.clock)
 
     def client(self, headers: dict[str, str] | None = None) -> FlaskClient:
         """A client that sends these headers with every request."""
@@ -113,8 +108,9 @@ TASKS = {
 
 def make_site(directory: Path) -> Site:
     """A fresh site whose records lie in `directory`."""
-    ctx = make_context(directory, public_url=BASE, tasks=TASKS)
-    provider = cast("InMemoryIdentityProvider", ctx.provider)
+    clock = FrozenClock()
+    provider = InMemoryIdentityProvider(clock, url=BASE)
+    ctx = make_context(directory, clock=clock, provider=provider, public_url=BASE, tasks=TASKS)
     account_id = provider.add_account()
     iam_id = provider.add_person(account_id)
     secret = Secret(new_key("tcw_").reveal())
@@ -122,4 +118,5 @@ def make_site(directory: Path) -> Site:
         worker_id = workers.add(connection, "one", secret, ctx.clock.now())
     app = create_app(ctx, secret_key=new_key("tck_"), cookie_secure=True)
     app.test_client_class = Browser
-    return Site(ctx, app, account_id, iam_id, f"{worker_id}:{secret.reveal()}")
+    app.add_url_rule("/token-of-a-page", "token_of_a_page", generate_csrf)
+    return Site(ctx, app, provider, clock, account_id, iam_id, f"{worker_id}:{secret.reveal()}")

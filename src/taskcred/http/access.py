@@ -12,6 +12,7 @@ from taskcred.domain.permissions import Permission
 from taskcred.http.answers import nothing, send
 from taskcred.http.authentication import caller, context
 from taskcred.http.operations import nouns, operation
+from taskcred.http.runs import HandOut
 from taskcred.http.shapes import Told
 from taskcred.services import access as live
 
@@ -25,10 +26,10 @@ class Access(Told):
     run_id: UUID
     task: str
     number: int = Field(ge=1)
+    executor: str
     standin_last_four: str
     started_at: datetime
-    last_token_at: datetime | None
-    token_expires_at: datetime | None
+    tokens: list[HandOut]
 
 
 class AccessList(BaseModel):
