@@ -79,13 +79,9 @@ class TokenEndpoint:
         """The stand-in key of a request in any other form that means the same."""
         if environ["REQUEST_METHOD"] != "POST":
             return None
+        query: str = environ.get("QUERY_STRING", "")
         try:
-            fields = dict(
-                [
-                    *parse_qsl(environ.get("QUERY_STRING", ""), strict_parsing=False),
-                    *parse_qsl(body.decode("ascii"), strict_parsing=False),
-                ]
-            )
+            fields = dict([*parse_qsl(query), *parse_qsl(body.decode("ascii"))])
         except ValueError:
             return None
         key = fields.get("apikey", "")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -104,7 +105,7 @@ def ensure(ctx: Context, credential_id: str) -> None:
     holder = uuid.uuid4().hex
     give_up_at = ctx.clock.monotonic() + ctx.policy.tokens.exchange_deadline.total_seconds()
     while not _is_ready(ctx, credential_id):
-        key = _take_lease(ctx, credential_id, holder)
+        key = _take_lease(ctx, credential_id, holder, unless=_has_token)
         if key is not None:
             _exchange(ctx, key, holder)
         elif ctx.clock.monotonic() >= give_up_at:
@@ -117,18 +118,21 @@ def ensure(ctx: Context, credential_id: str) -> None:
 
 def _is_ready(ctx: Context, credential_id: str) -> bool:
     with ctx.store.read() as connection:
-        now = ctx.clock.now()
         _usable_key(connection, credential_id)
-        token = get(ctx, connection, credential_id)
-        if token is not None and now < token.worth_until:
+        if _has_token(ctx, connection, credential_id):
             return True
         row = tokens.cached(connection, credential_id)
-        if row is not None and row.retry_at is not None and row.retry_at > now:
+        if row is not None and row.retry_at is not None and row.retry_at > ctx.clock.now():
             raise UpstreamUnavailableError(
                 "The last exchange of this credential's key failed a moment ago.",
                 hint="It is tried again by itself in a few seconds.",
             )
         return False
+
+
+def _has_token(ctx: Context, connection: sa.Connection, credential_id: str) -> bool:
+    token = get(ctx, connection, credential_id)
+    return token is not None and ctx.clock.now() < token.worth_until
 
 
 def _usable_key(connection: sa.Connection, credential_id: str) -> KeyView:
@@ -144,10 +148,18 @@ def _usable_key(connection: sa.Connection, credential_id: str) -> KeyView:
     return credential.active_key
 
 
-def _take_lease(ctx: Context, credential_id: str, holder: str) -> KeyView | None:
-    """The key to exchange, with the lease taken; None where somebody else is at it."""
+def _take_lease(
+    ctx: Context,
+    credential_id: str,
+    holder: str,
+    *,
+    unless: Callable[[Context, sa.Connection, str], bool],
+) -> KeyView | None:
+    """The key to exchange, with the lease taken; None where somebody else is at it, or has just been."""
     with ctx.store.write() as connection:
         key = _usable_key(connection, credential_id)
+        if unless(ctx, connection, credential_id):
+            return None
         now = ctx.clock.now()
         until = now + ctx.policy.tokens.exchange_deadline
         taken = tokens.take_lease(connection, credential_id, holder, now, until)
@@ -207,11 +219,16 @@ def refresh_due(ctx: Context, holder: str, limit: int = 50) -> int:
     return len(due)
 
 
+def _is_young(ctx: Context, connection: sa.Connection, credential_id: str) -> bool:
+    token = get(ctx, connection, credential_id)
+    return token is not None and ctx.clock.now() < token.refresh_at
+
+
 def _refresh(ctx: Context, credential_id: str, holder: str) -> None:
     try:
         # One holder for each refresh: two of one keeper must not take one another's lease for their own.
         lease = f"{holder}:{uuid.uuid4().hex[:8]}"
-        key = _take_lease(ctx, credential_id, lease)
+        key = _take_lease(ctx, credential_id, lease, unless=_is_young)
         if key is not None:
             _exchange(ctx, key, lease)
     except TaskcredError as error:
