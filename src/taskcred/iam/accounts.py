@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from taskcred.errors import ConflictError, InvalidRequestError, NotFoundError
 from taskcred.iam import tables
-from taskcred.iam.fields import NAME_LENGTH, is_plain
+from taskcred.iam.fields import DESCRIPTION_LENGTH, NAME_LENGTH, is_plain
 
 # Addresses in ASCII only: they become claims, and clients read claims with decoders that differ beyond it.
 _EMAIL: Final = re.compile(r"[!-?A-~]{1,64}@[a-z0-9]([a-z0-9.-]{0,250}[a-z0-9])?", re.ASCII | re.IGNORECASE)
+_ACCOUNT_ID: Final = re.compile(r"[0-9a-f]{32}")
 _IAM_ID_ALPHABET: Final = string.ascii_uppercase + string.digits
 
 
@@ -70,8 +71,20 @@ def plain_name(raw: str, field: str) -> str:
     return name
 
 
+def plain_text(raw: str) -> str:
+    """A description. Raises InvalidRequestError."""
+    if len(raw) > DESCRIPTION_LENGTH or not is_plain(raw, lines=True):
+        raise InvalidRequestError(
+            "The description is too long, or holds control characters.",
+            hint=f"Use at most {DESCRIPTION_LENGTH} characters.",
+            field="description",
+        )
+    return raw
+
+
 def add_account(connection: sa.Connection, name: str, now: datetime) -> Account:
-    """Create an account. Raises ConflictError where the name is taken."""
+    """Create an account. A name that has the form of an account id becomes its id, so that an account of
+    another provider can be mirrored. Raises ConflictError where the name is taken."""
     taken = find_account(connection, name)
     if taken:
         raise ConflictError(
@@ -80,13 +93,15 @@ def add_account(connection: sa.Connection, name: str, now: datetime) -> Account:
             code="account_exists",
             existing_id=taken.id,
         )
-    account = Account(new_account_id(), name)
+    account = Account(name if _ACCOUNT_ID.fullmatch(name) else new_account_id(), name)
     connection.execute(sa.insert(tables.accounts).values(id=account.id, name=account.name, created_at=now))
     return account
 
 
 def find_account(connection: sa.Connection, id_or_name: str) -> Account | None:
     """The account with this id, else the one with this name."""
+    if not is_plain(id_or_name):
+        return None
     t = tables.accounts
     rows = connection.execute(
         sa.select(t.c.id, t.c.name).where(sa.or_(t.c.id == id_or_name, t.c.name == id_or_name))
@@ -136,7 +151,8 @@ def user_of(connection: sa.Connection, iam_id: str) -> User | None:
 
 def get_user(connection: sa.Connection, email_or_iam_id: str) -> User:
     """The user with this address or iam_id; raises NotFoundError."""
-    user = user_of(connection, email_or_iam_id) or find_user(connection, email_or_iam_id.strip().lower())
+    given = email_or_iam_id.strip()
+    user = (user_of(connection, given) or find_user(connection, given.lower())) if is_plain(given) else None
     if user is None:
         raise NotFoundError(
             "There is no such user.", hint="Name a user by e-mail address or iam_id.", code="user_not_found"

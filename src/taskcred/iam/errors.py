@@ -25,6 +25,7 @@ from taskcred.errors import (
     KeyRefusedError,
     NotFoundError,
     RateLimitedError,
+    RequestError,
     StalePreconditionError,
     TaskcredError,
     UnavailableError,
@@ -61,6 +62,7 @@ _TABLE: Final[tuple[tuple[type[TaskcredError], Answer], ...]] = (
     (StalePreconditionError, Answer(409, PROPERTY_INVALID)),
     (ConflictError, Answer(409, PROPERTY_INVALID)),
     (RateLimitedError, Answer(429, PROPERTY_INVALID)),
+    (RequestError, Answer(400, PROPERTY_INVALID)),
     (UnavailableError, Answer(503, _INTERNAL)),
 )
 

@@ -108,11 +108,12 @@ class Operator:
         self, *, account: str, name: str, description: str = "", with_api_key: bool = False
     ) -> Made:
         """A new service id in an account."""
+        new = serviceids.NewServiceId(accounts.plain_name(name, "name"), accounts.plain_text(description))
         with self._database.write() as connection:
             here = accounts.get_account(connection, account)
             row = serviceids.add(
                 connection,
-                serviceids.NewServiceId(accounts.plain_name(name, "name"), description),
+                new,
                 account_id=here.id,
                 by=_OPERATOR,
                 now=self._clock.now(),

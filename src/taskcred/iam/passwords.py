@@ -8,9 +8,11 @@ addresses behave alike.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -33,6 +35,7 @@ _WAIT_SECONDS: Final = 10
 
 _FREE_TRIES_PERSON: Final = 5
 _FREE_TRIES_ADDRESS: Final = 50  # an office may share one
+_LONGEST_PAUSE_ADDRESS: Final = timedelta(minutes=1)
 _FIRST_PAUSE: Final = timedelta(seconds=15)
 _LONGEST_PAUSE: Final = timedelta(minutes=15)
 FORGET_AFTER: Final = timedelta(hours=1)
@@ -83,12 +86,20 @@ class Passwords:
             self._permits.release()
 
 
-def pause_after(failures: int, free: int) -> timedelta:
-    """How long to refuse tries after this many failures in a row: none for the first `free`, then
-    15 s, doubling up to 15 minutes."""
-    if failures < free:
-        return timedelta(0)
-    return min(_FIRST_PAUSE * (1 << min(failures - free, 16)), _LONGEST_PAUSE)
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What failures are counted by: a digest, how many failures are free, and the longest pause."""
+
+    digest: bytes
+    free: int
+    longest: timedelta
+
+    def pause_after(self, failures: int) -> timedelta:
+        """How long to refuse tries after this many failures in a row: none for the first ones, then
+        15 s, doubling up to the longest."""
+        if failures < self.free:
+            return timedelta(0)
+        return min(_FIRST_PAUSE * (1 << min(failures - self.free, 16)), self.longest)
 
 
 class Throttle:
@@ -102,45 +113,59 @@ class Throttle:
         """Count a try for both. Raises RateLimitedError where either must wait; then nothing is counted."""
         now = self._clock.now()
         with self._database.write() as connection:
-            wait = max(_blocked_for(connection, subject, now) for subject, _ in _subjects(email, address))
+            wait = max(_blocked_for(connection, subject, now) for subject in subjects_of(email, address))
             if wait > timedelta(0):
                 raise RateLimitedError(
                     "Too many wrong passwords.", retry_after=max(1, -(-wait // timedelta(seconds=1)))
                 )
-            for subject, free in _subjects(email, address):
-                _count(connection, subject, free, now)
+            for subject in subjects_of(email, address):
+                _count(connection, subject, now)
 
     def succeeded(self, email: str, address: str) -> None:
         """The password was right: forget the person's failures, and take this try off the address."""
         t = tables.password_tries
-        (person, _), (place, _) = _subjects(email, address)
+        person, *places = subjects_of(email, address)
         with self._database.write() as connection:
-            connection.execute(sa.delete(t).where(t.c.subject == person))
-            connection.execute(
-                sa.update(t)
-                .where(t.c.subject == place, t.c.failures > 0)
-                .values(failures=t.c.failures - 1, blocked_until=self._clock.now())
-            )
+            connection.execute(sa.delete(t).where(t.c.subject == person.digest))
+            for place in places:
+                connection.execute(
+                    sa.update(t)
+                    .where(t.c.subject == place.digest, t.c.failures > 0)
+                    .values(failures=t.c.failures - 1, blocked_until=self._clock.now())
+                )
 
 
-def _subjects(email: str, address: str) -> tuple[tuple[bytes, int], tuple[bytes, int]]:
-    person = hashlib.sha256(b"email:" + email.encode("utf-8", "surrogatepass")).digest()
-    place = hashlib.sha256(b"address:" + address.encode()).digest()
-    return (person, _FREE_TRIES_PERSON), (place, _FREE_TRIES_ADDRESS)
+def subjects_of(email: str, address: str) -> list[Subject]:
+    """The person, and the place the try came from; not a loopback address, which is that of a proxy in
+    front of us and so of everybody."""
+    raw_email = b"email:" + email.encode("utf-8", "surrogatepass")
+    subjects = [Subject(hashlib.sha256(raw_email).digest(), _FREE_TRIES_PERSON, _LONGEST_PAUSE)]
+    if address and not _is_loopback(address):
+        place = hashlib.sha256(b"address:" + address.encode()).digest()
+        subjects.append(Subject(place, _FREE_TRIES_ADDRESS, _LONGEST_PAUSE_ADDRESS))
+    return subjects
 
 
-def _blocked_for(connection: sa.Connection, subject: bytes, now: datetime) -> timedelta:
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:  # a Unix socket: somebody in front of us, too
+        return True
+
+
+def _blocked_for(connection: sa.Connection, subject: Subject, now: datetime) -> timedelta:
     t = tables.password_tries
-    until = connection.execute(sa.select(t.c.blocked_until).where(t.c.subject == subject)).scalar()
+    until = connection.execute(sa.select(t.c.blocked_until).where(t.c.subject == subject.digest)).scalar()
     return until - now if until else timedelta(0)
 
 
-def _count(connection: sa.Connection, subject: bytes, free: int, now: datetime) -> None:
+def _count(connection: sa.Connection, subject: Subject, now: datetime) -> None:
     t = tables.password_tries
-    row = connection.execute(sa.select(t.c.failures, t.c.last_at).where(t.c.subject == subject)).first()
+    here = t.c.subject == subject.digest
+    row = connection.execute(sa.select(t.c.failures, t.c.last_at).where(here)).first()
     failures = 1 if row is None or now - row.last_at > FORGET_AFTER else row.failures + 1
-    values = {"failures": failures, "last_at": now, "blocked_until": now + pause_after(failures, free)}
+    values = {"failures": failures, "last_at": now, "blocked_until": now + subject.pause_after(failures)}
     if row is None:
-        connection.execute(sa.insert(t).values(subject=subject, **values))
+        connection.execute(sa.insert(t).values(subject=subject.digest, **values))
     else:
-        connection.execute(sa.update(t).where(t.c.subject == subject).values(**values))
+        connection.execute(sa.update(t).where(here).values(**values))

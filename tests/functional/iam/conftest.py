@@ -8,6 +8,7 @@ import hashlib
 import ipaddress
 import re
 import secrets
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -148,14 +149,37 @@ def make_people(database: Path, clock: Clock) -> tuple[Made, Made]:
     return administrator, member
 
 
-@pytest.fixture
-def room(tmp_path: Path) -> Iterator[Room]:
-    clock, vault, url = FrozenClock(), InMemoryVault(), "http://taskcred.test"
-    iam = LocalIam(IamConfig(tmp_path / "iam.db", f"{url}/identity"), vault, clock)
+URL = "http://taskcred.test"
+
+
+@dataclass
+class Prepared:
+    """A local IAM made once, to be copied for each test: hashing passwords takes its time on purpose."""
+
+    database: Path
+    records: dict[str, Secret]
+    administrator: Made
+    member: Made
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    database, clock, vault = tmp_path_factory.mktemp("iam") / "iam.db", FrozenClock(), InMemoryVault()
+    iam = LocalIam(IamConfig(database, f"{URL}/identity"), vault, clock)
     iam.prepare()
-    http = httpx.Client(transport=httpx.WSGITransport(create_app(iam)), base_url=url)
-    administrator, member = make_people(tmp_path / "iam.db", clock)
-    yield Room(iam, clock, vault, url, http, administrator, member)
+    iam.close()
+    return Prepared(database, vault.records, *make_people(database, clock))
+
+
+@pytest.fixture
+def room(tmp_path: Path, prepared: Prepared) -> Iterator[Room]:
+    clock, vault = FrozenClock(), InMemoryVault()
+    vault.records = dict(prepared.records)
+    database = tmp_path / "iam.db"
+    shutil.copy(prepared.database, database)
+    iam = LocalIam(IamConfig(database, f"{URL}/identity"), vault, clock)
+    http = httpx.Client(transport=httpx.WSGITransport(create_app(iam)), base_url=URL)
+    yield Room(iam, clock, vault, URL, http, prepared.administrator, prepared.member)
     iam.close()
 
 

@@ -67,6 +67,10 @@ def test_mistakes_are_named(database: Path) -> None:
             operator.create_user(account="Acme", email="b@example.com", password=Secret("short"))
         with pytest.raises(NotFoundError):
             operator.create_service_id(account="Nowhere", name="x")
+        with pytest.raises(NotFoundError):
+            operator.add_member(account="\udcff", user="\udcff")
+        with pytest.raises(InvalidRequestError):
+            operator.create_service_id(account="Acme", name="x", description="\udcff")
 
 
 @pytest.mark.parametrize(
@@ -148,3 +152,10 @@ def test_a_set_password_works_at_once(room: Room) -> None:
         operator.set_password(user="max@example.com", password=Secret("a quite different password"))
     assert room.browser().sign_in("max@example.com").status_code == 422
     assert "code" in query_of(room.browser().sign_in("max@example.com", "a quite different password"))
+
+
+def test_an_account_of_another_provider_can_be_mirrored(database: Path) -> None:
+    account_id = "0123456789abcdef" * 2
+    with Operator(database, FrozenClock()) as operator:
+        assert operator.create_user(account=account_id, email="ada@example.com").account_id == account_id
+        assert operator.create_user(account=account_id, email="max@example.com").account_id == account_id
