@@ -19,6 +19,7 @@ from taskcred.errors import InvalidRequestError
 
 _HOUR: Final = 1  # the second of the five fields
 _DAY: Final = timedelta(days=1)
+_SECOND: Final = timedelta(seconds=1)
 _OF_THE_HOST: Final = {"localtime", "posixrules"}  # files beside the zones that mean another on each host
 
 
@@ -49,33 +50,60 @@ def _times(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
     fields = cron.split()
     if len(fields) != 5:
         raise CronSimError("it needs five fields: minute, hour, day of month, month, day of week")
-    last = after.astimezone(UTC)
-    if fields[_HOUR].startswith("*"):
-        candidates = (at.astimezone(UTC) for at in CronSim(cron, after.astimezone(zone)))
-    else:
-        # On the wall clock, and from a day before: `after` may lie in the repeated hour, whose wall times
-        # come again, or just behind a gap that times were moved over.
-        wall = after.astimezone(zone).replace(tzinfo=None) - _DAY
-        candidates = (_instant(at, zone) for at in CronSim(cron, wall))
-    for at in candidates:
+    last = after.astimezone(UTC).replace(microsecond=0)
+    reading = _by_elapsed_time if fields[_HOUR].startswith("*") else _by_wall_clock
+    for at in reading(cron, zone, last):
         if at > last:
             last = at
             yield at
 
 
-def _instant(wall: datetime, zone: ZoneInfo) -> datetime:
-    """The instant of a wall-clock time: the first of two, or the end of the gap it falls into."""
-    at = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
-    if at.astimezone(zone).replace(tzinfo=None) == wall:
-        return at
-    # In a gap, fold 0 and 1 read the wall time with the offsets before and after it (PEP 495). The gap
-    # ends where the wall clock, read with the old offset, first shows the new one.
-    low, high = wall.replace(tzinfo=zone, fold=1).astimezone(UTC), at
-    before = low.astimezone(zone).utcoffset()
-    while high - low > timedelta(seconds=1):
-        middle = low + (high - low) / 2
-        low, high = (middle, high) if middle.astimezone(zone).utcoffset() == before else (low, middle)
-    return high.replace(microsecond=0)
+def _by_wall_clock(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    # From a day before: `after` may lie in the repeated hour, whose wall times come again, or just behind
+    # a gap that times were moved over.
+    for wall in CronSim(cron, _wall(after, zone) - _DAY):
+        at = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
+        if _wall(at, zone) == wall:
+            yield at
+        else:
+            # In a gap, the two folds read the wall time with the offsets after and before it (PEP 495).
+            yield _change(wall.replace(tzinfo=zone, fold=1).astimezone(UTC), at, zone)
+
+
+def _by_elapsed_time(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
+    # While the offset stays, wall time is elapsed time; where it changes we begin again with the new one.
+    # (Left to itself with a zone, cronsim 2.8 loses times where the clock moves by half an hour.)
+    since, start = after, _wall(after, zone)
+    while True:
+        offset = _offset(since, zone)
+        for wall in CronSim(cron, start):
+            at = wall.replace(tzinfo=UTC) - offset
+            if _offset(at, zone) != offset:
+                since = _change(since, at, zone)
+                start = _wall(since, zone) - _SECOND  # the first instant of the new offset counts
+                break
+            since = at
+            yield at
+        else:
+            return
+
+
+def _change(low: datetime, high: datetime, zone: ZoneInfo) -> datetime:
+    """The first second after `low` at which the offset is not that of `low`; at `high` it is not."""
+    before = _offset(low, zone)
+    while high - low > _SECOND:
+        middle = low + ((high - low) // (2 * _SECOND)) * _SECOND
+        low, high = (middle, high) if _offset(middle, zone) == before else (low, middle)
+    return high
+
+
+def _offset(at: datetime, zone: ZoneInfo) -> timedelta:
+    return _wall(at, zone) - at.replace(tzinfo=None)
+
+
+def _wall(at: datetime, zone: ZoneInfo) -> datetime:
+    """What the clock on the wall shows at an instant in UTC."""
+    return at.astimezone(zone).replace(tzinfo=None)
 
 
 def _zone(name: str) -> ZoneInfo:
