@@ -1,6 +1,6 @@
 """Backup and restore of a data directory: records, local IAM and vault, never the master key.
 
-A backup is taken while the server runs and is one cut through three databases. While `iam.db` and `vault.db`
+A backup is taken while the server runs and is one cut through three databases. While `vault.db` and `iam.db`
 are copied nobody can commit to `records.db`, and the records are then copied as they were at that moment. Every
 change over several stores commits an intent first and its outcome last, so a cut between records commits is
 one that a crash could have left, and the keeper finishes it after a restore.
@@ -157,8 +157,11 @@ def _copy_all(data_dir: Path, draft: Path) -> None:
         gate.execute("BEGIN IMMEDIATE")
         records.execute("BEGIN")
         records.execute("SELECT count(*) FROM sqlite_master").fetchone()  # the snapshot is taken here
-        _copy(data_dir / "iam.db", draft / "iam.db")
+        # The vault first: a key's material is destroyed after the key has ended at the provider, so what the
+        # copy of the vault lacks, the later copy of the IAM lacks too. And a key is made at the provider after a
+        # commit that follows its sealing, and that cannot happen now.
         _copy(data_dir / "vault.db", draft / "vault.db")
+        _copy(data_dir / "iam.db", draft / "iam.db")
         gate.execute("ROLLBACK")
         # Writers go on; what is copied is the snapshot.
         _copy_from(records, draft / "records.db")

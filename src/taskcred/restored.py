@@ -53,7 +53,7 @@ def make_safe(
     try:
         migrate.upgrade(engine)
         with engine.begin() as connection:
-            _end_what_is_short_lived(connection)
+            _end_what_is_short_lived(connection, now)
             if revoked is None:
                 replayed = Replayed(False, locked=_lock_all(connection, created_at, now))
             else:
@@ -70,9 +70,14 @@ def make_safe(
     return replayed
 
 
-def _end_what_is_short_lived(connection: sa.Connection) -> None:
+def _end_what_is_short_lived(connection: sa.Connection, now: datetime) -> None:
     for table in (t.sessions, t.access_tokens, t.leases):
         connection.execute(table.delete())
+    # Whoever was at work on an intent is not here any more: the keeper takes it up at once.
+    is_open = t.intents.c.state == "open"
+    connection.execute(
+        t.intents.update().where(is_open).values(lease_holder=None, lease_until=None, next_try_at=now)
+    )
     live = sa.select(t.attempts.c.id).where(t.attempts.c.outcome.is_(None))
     for attempt_id in connection.execute(live).scalars().all():
         # Nobody has a key with this digest. The attempt itself is for its worker to end, as after a crash.

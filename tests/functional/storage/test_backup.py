@@ -308,7 +308,7 @@ def test_a_backup_amid_changes_is_one_that_a_crash_could_have_left(
     changers = [threading.Thread(target=change, args=(owner,)) for owner in owners]
     for thread in changers:
         thread.start()
-    targets = [tmp_path / f"backup{number}" for number in range(3)]
+    targets = [tmp_path / f"backup{number}" for number in range(6)]
     for target in targets:
         backup(before.settings, target)
     is_over.set()
