@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -73,10 +74,15 @@ class Server:
         return str(json.loads((self.data_dir / "server.json").read_text())["url"])
 
     @property
-    def verify(self) -> str | bool:
-        """What an HTTP client is told to trust: the self-signed certificate where there is one."""
+    def ca_file(self) -> Path | None:
+        """The self-signed certificate, which is its own authority; None over http."""
         certificate = self.data_dir / "tls" / "certificate.pem"
-        return str(certificate) if certificate.exists() else True
+        return certificate if certificate.exists() else None
+
+    @property
+    def verify(self) -> ssl.SSLContext | bool:
+        """What httpx is told to trust."""
+        return ssl.create_default_context(cafile=self.ca_file) if self.ca_file else True
 
     def _environment(self) -> dict[str, str]:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("TASKCRED_")}
