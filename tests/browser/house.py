@@ -3,6 +3,7 @@ in-memory vault and identity provider, so that a test can arrange any state and 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections.abc import Mapping
@@ -15,17 +16,20 @@ from flask import Flask
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from taskcred.clock import SystemClock
-from taskcred.domain.credentials import Generated
+from taskcred.domain.credentials import CredentialState, Generated
 from taskcred.domain.permissions import Authentication, Principal
 from taskcred.domain.runs import RetryRule, RunView, ScheduleView
 from taskcred.domain.secret import Secret
 from taskcred.domain.tasks import Task, TaskKind
+from taskcred.errors import ConflictError
 from taskcred.http.app import create_app
 from taskcred.http.authentication import SESSION_ID
-from taskcred.services import attempts, credentials, reports, runs, schedules, sessions
+from taskcred.services import attempts, credentials, reports, runs, schedules, sessions, tokens
 from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
+from taskcred.store import credentials as credentials_store
 from taskcred.store import runs as run_store
+from taskcred.store import tokens as tokens_store
 from taskcred.testing import InMemoryIdentityProvider, make_context
 from taskcred.web import pages
 
@@ -170,33 +174,40 @@ class House:
 
     def work_on(self, run_id: str) -> str:
         """A worker begins the run, and its job fetches an access token; the attempt's id."""
-        begun = self.try_to_work_on(run_id)
+        with self.ctx.store.read() as connection:
+            row = run_store.find(connection, run_id)
+        assert row is not None
+        worker = Principal("worker:embedded", "", Authentication.WORKER)
+        begun = attempts.begin(self.ctx, worker, run_id, row.dispatch_no)
         assert isinstance(begun, attempts.Begun)
         reports.set_launcher(self.ctx, begun.attempt_id, {"pid": 1, "started": 1}, "bubblewrap")
         # The broker needs the stand-in key's text, as a job would send it.
         TokenBroker(self.ctx).issue(begun.standin_key.reveal().encode())
         return begun.attempt_id
 
-    def try_to_work_on(self, run_id: str) -> attempts.Begun | attempts.NotBegun:
-        """A worker asks to begin the run."""
-        with self.ctx.store.read() as connection:
-            row = run_store.find(connection, run_id)
-        assert row is not None
-        worker = Principal("worker:embedded", "", Authentication.WORKER)
-        return attempts.begin(self.ctx, worker, run_id, row.dispatch_no)
-
     def rotate(self, who: Resident) -> None:
         """The person rotates their key; the old one is phased out."""
         credential = credentials.list_own(self.ctx, who.principal)[0]
         credentials.rotate(self.ctx, who.principal, credential.id, source=Generated())
 
-    def forget_keys(self, who: Resident) -> None:
-        """Somebody deletes all of the person's keys at the identity provider, behind our back."""
+    def refuse_key(self, who: Resident) -> None:
+        """Somebody deletes the person's keys at the identity provider, and a refresh finds out."""
         for key in self.provider.keys_of(who.iam_id, who.account_id):
             self.provider.delete_key(self.provider.token(who.iam_id, who.account_id).token, key.id)
+        credential = credentials.list_own(self.ctx, who.principal)[0]
+        with self.ctx.store.write() as connection:
+            tokens_store.drop(connection, credential.id)
+        with contextlib.suppress(ConflictError):  # says that it is unusable, which is what was wanted
+            tokens.ensure(self.ctx, credential.id)
 
     def schedule(self, who: Resident, name: str = "Every night", task: str = "count-keys") -> ScheduleView:
         """The person schedules a task for every night."""
         return schedules.create(
             self.ctx, who.principal, name=name, task=task, parameters={}, cron="0 2 * * *", timezone="UTC"
         )
+
+    def set_creating(self, credential_id: str, creating: bool) -> None:
+        """What a create that is still under way looks like to its owner."""
+        state = CredentialState.CREATING if creating else CredentialState.USABLE
+        with self.ctx.store.write() as connection:
+            credentials_store.change(connection, credential_id, self.ctx.clock.now(), state=state)

@@ -9,7 +9,7 @@ from typing import Final
 from playwright.sync_api import Page
 
 from taskcred.domain.runs import AttemptOutcome, RunState
-from taskcred.services import attempts, credentials, reports, runs, usability
+from taskcred.services import attempts, credentials, reports, usability
 from taskcred.store import audit
 from tests.browser.house import House, Resident
 
@@ -115,10 +115,7 @@ def _locked(house: House, who: Resident) -> str:
 
 def _unusable(house: House, who: Resident) -> str:
     house.give_key(who)
-    house.forget_keys(who)
-    run = house.start(who)
-    house.try_to_work_on(run.id)
-    runs.cancel(house.ctx, who.principal, run.id)
+    house.refuse_key(who)
     return "/profile/api-key"
 
 

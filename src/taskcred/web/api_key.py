@@ -24,6 +24,7 @@ from taskcred.errors import (
     NotFoundError,
     PolicyViolationError,
     RateLimitedError,
+    StalePreconditionError,
     TaskcredError,
     UnavailableError,
 )
@@ -36,6 +37,15 @@ from taskcred.web.sources import EXPIRY_CHOICES, SourceForm, read_source
 HERE: Final = "/profile/api-key"
 _LIVE: Final = frozenset({KeyState.ACTIVE, KeyState.PHASED_OUT})
 
+# The services' names of what the forms ask for.
+_FIELDS: Final = {
+    "name": "name",
+    "description": "description",
+    "expires_at": "expiry",
+    "drain": "drain",
+    "secret.api_key": "api_key",
+}
+
 # What a form answers in place, with its values kept; anything else gets a page of its own.
 MENDABLE: Final = (
     ConflictError,
@@ -43,6 +53,7 @@ MENDABLE: Final = (
     KeyRefusedError,
     PolicyViolationError,
     RateLimitedError,
+    StalePreconditionError,
     UnavailableError,
 )
 
@@ -136,12 +147,12 @@ def _create_form(values: Mapping[str, str], filled: SourceForm, errors: dict[str
 
 def refused(error: TaskcredError) -> dict[str, str]:
     """A service's refusal as a complaint beside the field it is about, or above the form."""
-    field = str(error.details.get("field", ""))
-    if isinstance(error, KeyRefusedError):
-        field = "api_key"
-    known = {"name", "description", "api_key", "expires_at"}
-    field = {"expires_at": "expiry", "secret": "api_key"}.get(field, field if field in known else "")
-    return {field: f"{error.message} {error.hint}".strip()}
+    if isinstance(error, StalePreconditionError):
+        return {
+            "": "It was changed elsewhere after you opened this form, so nothing was saved. Open it again."
+        }
+    field = "secret.api_key" if isinstance(error, KeyRefusedError) else error.details.get("field", "")
+    return {_FIELDS.get(str(field), ""): f"{error.message} {error.hint}".strip()}
 
 
 def after_key(created: Created, done: str, then: str) -> ResponseReturnValue:

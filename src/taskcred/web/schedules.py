@@ -17,7 +17,7 @@ from taskcred.http.authentication import context as ctx
 from taskcred.http.problems import status_of
 from taskcred.services import schedules
 from taskcred.web import forms, words
-from taskcred.web.api_key import MENDABLE
+from taskcred.web.api_key import MENDABLE, refused
 from taskcred.web.frame import blueprint, fragment, go, me, render, say
 from taskcred.web.prompts import open_prompt, through_prompt
 
@@ -159,7 +159,7 @@ def form_errors(task: Task, error: TaskcredError) -> dict[str, str]:
     if isinstance(error, InvalidRequestError) and error.error_code == "invalid_parameters":
         return forms.complaints(task, error)
     field = str(error.details.get("field", ""))
-    return {field if field in _FIELDS else "": f"{error.message} {error.hint}".strip()}
+    return {field: f"{error.message} {error.hint}".strip()} if field in _FIELDS else refused(error)
 
 
 def _preview(values: Mapping[str, str]) -> tuple[object, str]:
