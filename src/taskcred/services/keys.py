@@ -13,7 +13,7 @@ from taskcred.store import changes, credentials
 
 
 def keys(ctx: Context, principal: Principal, credential_id: str) -> list[KeyView]:
-    """All keys the credential has had, newest first. Raises NotFoundError."""
+    """All keys the credential has had: the active one, then newest first. Raises NotFoundError."""
     authorize(ctx, principal, Permission.CREDENTIAL_READ, "credential", credential_id)
     with ctx.store.read() as connection:
         return credentials.keys(connection, owned.find(connection, principal, credential_id).id)

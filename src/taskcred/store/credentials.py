@@ -145,11 +145,11 @@ def key(connection: sa.Connection, key_id: str) -> KeyView | None:
 def keys(
     connection: sa.Connection, credential_id: str, states: Collection[KeyState] = tuple(KeyState)
 ) -> list[KeyView]:
-    """A credential's keys in any of `states`, newest first."""
+    """A credential's keys in any of `states`: the active one, then newest first."""
     rows = connection.execute(
         sa.select(t.keys)
         .where(_k.credential_id == credential_id, _k.state.in_(states))
-        .order_by(_k.created_at.desc(), _k.id)
+        .order_by(sa.case((_k.state == KeyState.ACTIVE, 0), else_=1), _k.created_at.desc(), _k.id)
     )
     return [_key_view(row) for row in rows]
 
