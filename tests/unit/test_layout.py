@@ -24,6 +24,7 @@ MAY_IMPORT = {
         "ports",
         "store",
         "wsgi",
+        "clock",
     },  # of store: column types, opening and migrating a file
     "services": {"errors", "domain", "ports", "store"},
     "notify": {"errors", "domain", "services", "config"},

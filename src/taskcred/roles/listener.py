@@ -80,7 +80,9 @@ class Listener:
     def start(self) -> None:
         """Begin to accept; returns at once. `wait` blocks until the end."""
         loop = loops.get("asyncio")
-        scheduler = cast("Any", _new_cbscheduler)(loop, _callback_wrapper(self._answer, {}, None), impl_asyncio=True)
+        scheduler = cast("Any", _new_cbscheduler)(
+            loop, _callback_wrapper(self._answer, {}, None), impl_asyncio=True
+        )
         self._worker.serve_mtr(scheduler, loop, self._signal)
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
