@@ -85,6 +85,16 @@ class Dispatch:
         if begun is None:
             return
         self._live.attempt_id = begun.attempt_id
+        try:
+            self._carry_out(begun)
+        except Exception:  # noqa: BLE001 - whatever it is, the attempt must be ended
+            # A bug of ours, or a host out of processes. The job is gone; its run must not look alive.
+            _log.exception("attempt failed", run_id=begun.run_id, attempt_id=begun.attempt_id)
+            self._finish(
+                AttemptOutcome.FAILED, "An error inside taskcred; the worker's log tells more.", None
+            )
+
+    def _carry_out(self, begun: Begun) -> None:
         task = self._host.ctx.tasks.get(begun.task)
         if task is None:
             self._finish(AttemptOutcome.FAILED, f"The task {begun.task} has left the catalogue.", None)
@@ -254,6 +264,7 @@ class Dispatch:
 
     def _make_directory(self, attempt_id: str) -> Path:
         directory = self._host.directory / attempt_id
+        self._remove_directory(attempt_id)  # of a beginning that a crash cut short, before any job
         directory.mkdir(mode=0o700)
         if self._host.isolation.user is not None:
             os.chown(directory, *self._host.isolation.user)

@@ -176,7 +176,8 @@ class Worker:
         except Stopping:
             insist(lambda: self._put_back(run_id, dispatch_no, owner))
         except Exception:  # noqa: BLE001 - the engine would log whatever text it has
-            # A bug of ours. The attempt, if any, falls silent, and the keeper ends it visibly.
+            # A bug of ours, told here and not by the engine. An attempt, if there is one, falls silent, and
+            # the keeper ends it visibly.
             _log.exception("dispatch failed", run_id=run_id, attempt_id=live.attempt_id)
         finally:
             with self._idle:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from taskcred.domain.runs import AttemptOutcome, RunState
+from taskcred.jobs.launcher import process_started
 from tests.support.jobs import JobsHost
 
 WAIT = 20
@@ -47,7 +48,7 @@ def started(host: JobsHost, tmp_path: Path) -> int:
 
 
 def is_gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
+    return process_started(pid) is None
 
 
 def kill(worker: subprocess.Popen[str]) -> None:
@@ -169,7 +170,7 @@ def test_an_owner_has_only_so_many_jobs_at_once_and_others_do_not_wait(
 
 def test_nothing_is_lost_or_doubled_however_often_the_worker_dies(host: JobsHost, tmp_path: Path) -> None:
     seed = int.from_bytes(os.urandom(4))
-    rng = random.Random(seed)  # noqa: S311 - moments to kill at, not secrets
+    rng = random.Random(seed)
     runs = [host.start("counted") for _ in range(12)]
     for _ in range(5):
         worker = host.start_worker()

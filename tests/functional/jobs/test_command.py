@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from taskcred.domain.runs import AttemptOutcome, RunState
+from taskcred.jobs.launcher import process_started
 from tests.support.jobs import JobsHost
 
 TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
@@ -47,7 +48,7 @@ def host(make_host: Callable[..., JobsHost]) -> JobsHost:
 
 
 def is_gone(pid: int) -> bool:
-    return not Path(f"/proc/{pid}").exists()
+    return process_started(pid) is None
 
 
 def test_output_and_exit_status_are_kept_and_no_shell_sees_a_parameter(host: JobsHost) -> None:
