@@ -18,7 +18,6 @@ from cronsim import CronSim, CronSimError
 from taskcred.errors import InvalidRequestError
 
 _HOUR: Final = 1  # the second of the five fields
-_DAY: Final = timedelta(days=1)
 _SECOND: Final = timedelta(seconds=1)
 _OF_THE_HOST: Final = {"localtime", "posixrules"}  # files beside the zones that mean another on each host
 
@@ -59,9 +58,9 @@ def _times(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
 
 
 def _by_wall_clock(cron: str, zone: ZoneInfo, after: datetime) -> Iterator[datetime]:
-    # From a day before: `after` may lie in the repeated hour, whose wall times come again, or just behind
-    # a gap that times were moved over.
-    for wall in CronSim(cron, _wall(after, zone) - _DAY):
+    # Later wall times never mean earlier instants, since a repeated time means its first: what is not
+    # after `after` on the wall is not after it at all.
+    for wall in CronSim(cron, _wall(after, zone)):
         at = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
         if _wall(at, zone) == wall:
             yield at
