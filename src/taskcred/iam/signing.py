@@ -78,12 +78,23 @@ class SigningKeys:
         return self._public
 
     def prepare(self) -> None:
-        """Make the first key, which signs at once; nothing happens where there is one."""
-        if not self._load():
+        """Make the first key, which signs at once; nothing happens where there is one.
+
+        A key whose private half the vault does not hold is forgotten first: a restore that mixed two
+        moments leaves such rows.
+        """
+        t = tables.signing_keys
+        held = set(self._vault.paths(_PREFIX))
+        for row in self._load():
+            if _PREFIX + row.kid not in held:
+                with self._database.write() as connection:
+                    connection.execute(sa.delete(t).where(t.c.kid == row.kid))
+        if not any(row.published_until is None for row in self._load()):
             self._create(self._clock.now())
 
     def rotate(self) -> None:
-        """Make the next key now; it signs after `PUBLISH_AHEAD`."""
+        """Make the next key now; it signs after `PUBLISH_AHEAD`. Nothing happens where the newest key is
+        younger than that: another process was faster."""
         self._create(self._clock.now() + PUBLISH_AHEAD)
 
     def tend(self) -> None:
@@ -124,7 +135,11 @@ class SigningKeys:
         with self._database.write() as connection:
             # Two processes may be here at once: the second to commit finds a key as young as its own.
             rival = connection.execute(
-                sa.select(t.c.kid).where(t.c.signs_from.is_not(None), t.c.created_at > now - PUBLISH_AHEAD)
+                sa.select(t.c.kid).where(
+                    t.c.signs_from.is_not(None),
+                    t.c.published_until.is_(None),
+                    t.c.created_at > now - PUBLISH_AHEAD,
+                )
             ).first()
             if rival is None:
                 connection.execute(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
@@ -9,7 +10,9 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from taskcred.iam.app import create_app
 from taskcred.iam.passwords import MIN_LENGTH
+from taskcred.iam.service import LocalIam
 from tests.functional.iam.conftest import PASSWORD, Room, query_of
 
 
@@ -326,6 +329,20 @@ def test_pages_forbid_scripts_frames_and_caches(room: Room) -> None:
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie
     assert room.http.get("/identity/static/iam.css").status_code == 200
+
+
+def test_over_https_cookies_stay_on_https(room: Room) -> None:
+    url = "https://taskcred.test"
+    iam = LocalIam(replace(room.iam.config, issuer=f"{url}/identity"), room.vault, room.clock)
+    https = replace(room, iam=iam, url=url, http=httpx.Client(transport=httpx.WSGITransport(create_app(iam))))
+    browser = https.browser()
+    answer = browser.sign_in("ada@example.com")
+    cookie = answer.headers["Set-Cookie"]
+    assert cookie.startswith("__Secure-taskcred_sign_in=")
+    assert "Secure;" in cookie
+    assert "Path=/identity" in cookie
+    assert "code" in query_of(browser.authorize())
+    iam.close()
 
 
 def test_what_a_caller_writes_is_shown_as_text(room: Room) -> None:

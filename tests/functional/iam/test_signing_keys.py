@@ -73,11 +73,13 @@ def test_two_keepers_at_once_make_one_key(room: Room) -> None:
 
 def test_another_process_signs_with_the_new_key_and_checks_both(room: Room) -> None:
     other = LocalIam(room.iam.config, room.vault, room.clock)
+    room.clock.advance(PUBLISH_AHEAD)
     before = room.token(room.member)
     room.iam.signing_keys.rotate()
+    (old, fresh) = kids(room)
+    assert kid_of(before) == old
     room.clock.advance(PUBLISH_AHEAD)
-    claims = {"iss": "x"}
-    assert kid_of(other.signing_keys.sign(claims)) == kids(room)[-1]
+    assert kid_of(other.signing_keys.sign({"iss": "x"})) == fresh
     assert other.tokens.verify_access_token(before)["iam_id"] == room.member.iam_id
     other.close()
 
@@ -100,6 +102,20 @@ def test_preparing_twice_keeps_key_and_client_secret(room: Room) -> None:
     before, secret = kids(room), room.client_secret()
     room.iam.prepare()
     assert (kids(room), room.client_secret()) == (before, secret)
+
+
+def test_a_vault_older_than_the_database_gets_a_new_key_at_the_start(room: Room) -> None:
+    (old,) = kids(room)
+    room.clock.advance(PUBLISH_AHEAD)
+    room.iam.signing_keys.rotate()
+    (_, fresh) = kids(room)
+    del room.vault.records[f"iam/signing/{fresh}"]
+    room.clock.advance(PUBLISH_AHEAD)
+    restarted = LocalIam(room.iam.config, room.vault, room.clock)
+    restarted.prepare()
+    assert kid_of(restarted.signing_keys.sign({"iss": "x"})) not in {old, fresh}
+    restarted.close()
+    assert len(kids(room)) == 2
 
 
 def test_a_token_of_another_issuer_or_too_old_is_refused(room: Room) -> None:
