@@ -130,7 +130,7 @@ def _refuse_second(ctx: Context, principal: Principal) -> None:
         "You have a task credential in this account already.",
         hint="Rotate its key, or delete it first.",
         code="credential_exists",
-        action_url=f"{ctx.public_url}/profile",
+        action_url=f"{ctx.public_url}/profile/api-key",
         existing_id=existing.id,
     )
 

@@ -352,7 +352,7 @@ def abandon(lease: Lease, means: Means, why: AbandonError) -> None:
         )
         audit.append(connection, event, now)
         if means.is_keeper:
-            lease.tell_owner(connection, "key_not_made", why.cause.message)
+            lease.tell_owner(connection, "creation_failed", why.cause.message)
 
 
 def undo(lease: Lease, means: Means) -> None:

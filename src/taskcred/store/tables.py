@@ -87,6 +87,12 @@ sa.Index(
     postgresql_where=keys.c.state == "active",
 )
 sa.Index(
+    "ix_keys_active_expires",
+    keys.c.expires_at,
+    sqlite_where=keys.c.state == "active",
+    postgresql_where=keys.c.state == "active",
+)
+sa.Index(
     "ix_keys_phased_out",
     keys.c.end_at,
     sqlite_where=keys.c.state == "phased_out",

@@ -127,22 +127,19 @@ def drop(connection: sa.Connection, credential_id: str) -> None:
 
 def due_for_refresh(connection: sa.Connection, now: datetime, limit: int) -> list[str]:
     """Usable credentials with a live attempt whose token is old, or gone; soonest to expire first."""
-    is_live = (
-        sa.select(t.attempts.c.id)
-        .where(t.attempts.c.credential_id == _a.credential_id, t.attempts.c.outcome.is_(None))
-        .exists()
-    )
+    # From the few live attempts to their rows of the cache, not through all that were ever cached.
+    live = sa.select(t.attempts.c.credential_id).where(t.attempts.c.outcome.is_(None))
     rows = connection.execute(
         sa.select(_a.credential_id)
         .join(t.task_credentials, t.task_credentials.c.id == _a.credential_id)
         .where(
+            _a.credential_id.in_(live),
             _a.refresh_at <= now,
             sa.or_(_a.retry_at.is_(None), _a.retry_at <= now),
             sa.or_(_a.lease_until.is_(None), _a.lease_until <= now),
             t.task_credentials.c.state == CredentialState.USABLE,
-            is_live,
         )
-        .order_by(_a.refresh_at)
+        .order_by(_a.expires_at)
         .limit(limit)
     )
     return list(rows.scalars())

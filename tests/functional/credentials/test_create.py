@@ -231,7 +231,7 @@ def test_a_create_that_cannot_be_finished_without_its_owner_is_undone_and_told(w
 
     assert world.rows(t.task_credentials) == []
     assert world.keys_in_vault() == []
-    assert [row.kind for row in world.rows(t.notices)] == ["key_not_made"]
+    assert [row.kind for row in world.rows(t.notices)] == ["creation_failed"]
 
 
 def test_a_program_may_store_its_own_key_but_not_have_one_made(world: World) -> None:

@@ -378,7 +378,7 @@ def test_a_day_without_the_provider_makes_an_unfinished_rotation_undo_itself(
     credentials.rotate(world.ctx, world.owner, credential.id, source=Generated())
     world.keep(rounds=2000, step=timedelta(minutes=5))
     assert [row.state for row in world.rows(t.intents, kind="rotate")] == ["rolled_back"]
-    assert [row.kind for row in world.rows(t.notices)] == ["key_not_made"]
+    assert [row.kind for row in world.rows(t.notices)] == ["creation_failed"]
     assert len(world.keys_in_vault()) == 1
 
 

@@ -345,6 +345,13 @@ def upgrade() -> None:
     with op.batch_alter_table("keys", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_keys_credential_id"), ["credential_id"], unique=False)
         batch_op.create_index(
+            "ix_keys_active_expires",
+            ["expires_at"],
+            unique=False,
+            sqlite_where=sa.text("state = 'active'"),
+            postgresql_where=sa.text("state = 'active'"),
+        )
+        batch_op.create_index(
             "ix_keys_phased_out",
             ["end_at"],
             unique=False,
