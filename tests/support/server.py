@@ -60,6 +60,7 @@ class Server:
     arguments: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    url: str = ""  # as of the last start; a fixed --port keeps it
 
     @property
     def data_dir(self) -> Path:
@@ -68,10 +69,6 @@ class Server:
     @property
     def log(self) -> Path:
         return self.directory / "server.log"
-
-    @property
-    def url(self) -> str:
-        return str(json.loads((self.data_dir / "server.json").read_text())["url"])
 
     @property
     def ca_file(self) -> Path | None:
@@ -150,6 +147,7 @@ class Server:
                 f"taskcred serve ended with {self.process.returncode}:\n{self.log.read_text()[-4000:]}"
             )
         try:
+            self.url = json.loads((self.data_dir / "server.json").read_text())["url"]
             return httpx.get(f"{self.url}/readyz", verify=self.verify).status_code == 200
         except (OSError, ValueError, httpx.HTTPError):
             return False

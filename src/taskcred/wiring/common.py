@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from taskcred.clock import SystemClock
 from taskcred.config import Settings
 from taskcred.data_dir import DataDir
@@ -11,7 +9,7 @@ from taskcred.domain.policy import NoticePolicy, Policy, RunPolicy, SessionPolic
 from taskcred.jobs.catalogue import load_tasks
 from taskcred.jobs.engine import DbosQueue
 from taskcred.ports import IdentityProvider, Vault
-from taskcred.revocations import FileRevocationLog
+from taskcred.revocations import FileRevocationLog, directory_of
 from taskcred.services.context import Context
 from taskcred.store.engine import Store, sqlite_engine
 from taskcred.store.epoch import Epoch
@@ -41,11 +39,6 @@ def policy_of(settings: Settings) -> Policy:
     )
 
 
-def revocations_dir(settings: Settings) -> Path:
-    """Where the revocation log lies: outside the data directory and every backup of it."""
-    return settings.revocations_dir or settings.data_dir.parent / "revocations"
-
-
 def build_context(settings: Settings, vault: Vault, provider: IdentityProvider, sealer: Sealer) -> Context:
     """The context of a role on this machine's records."""
     files = DataDir(settings.data_dir)
@@ -58,7 +51,7 @@ def build_context(settings: Settings, vault: Vault, provider: IdentityProvider, 
         clock=clock,
         sealer=sealer,
         queue=DbosQueue(engine),
-        revocations=FileRevocationLog(revocations_dir(settings), clock),
+        revocations=FileRevocationLog(directory_of(settings), clock),
         public_url=settings.server.public_url,
         policy=policy_of(settings),
         tasks=load_tasks(settings.tasks),

@@ -14,10 +14,11 @@ from taskcred.errors import ConfigurationError, IntegrityError
 from taskcred.jobs.engine import DbosQueue
 from taskcred.jobs.worker import Worker, WorkerSettings
 from taskcred.ports import IdentityProvider, Vault
+from taskcred.revocations import directory_of
 from taskcred.roles import lifeline
 from taskcred.services.context import Context
 from taskcred.store.sealer import Sealer
-from taskcred.wiring.common import build_context, revocations_dir
+from taskcred.wiring.common import build_context
 
 
 class Closed:
@@ -77,4 +78,4 @@ def _hidden(settings: Settings, files: DataDir) -> list[Path]:
         settings.notices.smtp_password_file,
         settings.notices.webhook_secret_file,
     )
-    return [files.path, revocations_dir(settings), *(path for path in named if path is not None)]
+    return [files.path, directory_of(settings), *(path for path in named if path is not None)]
