@@ -82,7 +82,8 @@ def run(arguments: list[str]) -> int:
     try:
         build()(arguments, prog_name="taskcred")
     except SystemExit as ended:  # how Typer ends, also after it has said what is wrong with a flag
-        return ended.code if isinstance(ended.code, int) else ExitCode.OK
+        # Its own 1 is a "no", or Ctrl-C or the end of input, at a question; ours means something else.
+        return ExitCode.INTERRUPTED if ended.code == 1 else int(ended.code or 0)
     except TaskcredError as error:
         if debug:
             traceback.print_exc()

@@ -64,7 +64,7 @@ def translated(url: str) -> Iterator[None]:
         if "CERTIFICATE_VERIFY_FAILED" in str(error):
             raise errors.ConfigurationError(
                 f"The certificate of {url} is not trusted here.",
-                hint="Name the PEM file of its CA in SSL_CERT_FILE, or sign in with --ca-file.",
+                hint="Name the PEM file of its authority in SSL_CERT_FILE, if you trust it.",
             ) from error
         raise errors.UnavailableError(
             f"No server answers at {url}: {error}.",

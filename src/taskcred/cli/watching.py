@@ -20,11 +20,18 @@ def follow(server: Client, run: str, *, quiet: bool) -> dict[str, Any]:
     error where that is a terminal."""
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(
-        *columns, console=console, transient=True, disable=quiet or not console.is_terminal
-    ) as progress:
+    with (
+        Progress(
+            *columns,
+            console=console,
+            transient=True,
+            disable=quiet or not console.is_terminal,
+            redirect_stdout=sys.stdout.isatty(),  # on a terminal the output goes above the bar, else where it was sent
+            redirect_stderr=False,
+        ) as progress
+    ):
         bar = progress.add_task("starting", total=None)
-        etag, shown = "", _Shown(server, run, quiet=quiet)
+        etag, shown = "", _Shown(server, run)
         seen: dict[str, Any] = {}
         while True:
             fresh, etag = server.get_changed(f"/v1/runs/{run}", etag)
@@ -33,7 +40,8 @@ def follow(server: Client, run: str, *, quiet: bool) -> dict[str, Any]:
             progress.update(
                 bar, description=words, completed=seen["progress_done"] or 0, total=seen["progress_total"]
             )
-            shown.advance(progress.console if not progress.disable else None)
+            if not quiet:
+                shown.advance(seen["attempts_made"])
             if seen["state"] in FINAL_STATES:
                 return seen
             time.sleep(_PERIOD)
@@ -53,24 +61,18 @@ def all_output(server: Client, run: str, attempt: int | None) -> tuple[str, bool
 class _Shown:
     """How much of a run's output has been printed; begins anew where another attempt begins."""
 
-    def __init__(self, server: Client, run: str, *, quiet: bool) -> None:
+    def __init__(self, server: Client, run: str) -> None:
         self._server = server
-        self._run = run
-        self._quiet = quiet
-        self._attempt: int | None = None
+        self._path = f"/v1/runs/{run}/output"
+        self._attempt = 0
         self._after = 0
 
-    def advance(self, console: Console | None) -> None:
-        """Print what is new: above the bar on `console`, else as it is."""
-        if self._quiet:
-            return
-        attempts = self._server.get(f"/v1/runs/{self._run}")["attempts_made"]
-        if not attempts:
-            return
-        if attempts != self._attempt:
-            self._attempt, self._after = attempts, 0
-        while True:
-            part = self._server.get(f"/v1/runs/{self._run}/output", after=self._after, attempt=self._attempt)
+    def advance(self, attempt: int) -> None:
+        """Print what attempt number `attempt` has written since; 0: there is none yet."""
+        if attempt != self._attempt:
+            self._attempt, self._after = attempt, 0
+        while attempt:
+            part = self._server.get(self._path, after=self._after, attempt=attempt)
             if part["next_after"] == self._after:
                 return
             self._after = part["next_after"]

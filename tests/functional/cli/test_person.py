@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
 import re
 import secrets
 import stat
@@ -10,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +58,11 @@ def person(server: Server) -> Person:
 def log_in(cli: Shell, server: Server, person: Person, *flags: str) -> Done:
     """`taskcred login`, with a browser that types the password and follows the redirects."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "taskcred", "login", "--no-browser", "--url", server.url, *flags],
+        [sys.executable, "-m", "taskcred", "login", "--no-browser", *flags],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env=cli.environment,
+        env=cli.environment | {"TASKCRED_DATA_DIR": str(server.data_dir)},
         cwd=cli.home,
     )
     assert process.stderr is not None
@@ -97,6 +100,30 @@ def test_login_keeps_tokens_in_a_private_file_and_prints_none(
     kept = json.loads(file.read_text())["servers"][server.url]
     assert kept["access_token"] not in done.out + done.err
     assert kept["refresh_token"] not in done.out + done.err
+
+
+def test_the_server_of_this_machine_is_trusted_with_its_own_certificate(
+    cli: Shell, start_server: Callable[..., Server]
+) -> None:
+    server = start_server(arguments=("--tls-self-signed",))
+    assert log_in(cli, server, server.create_person("ada@example.com"), "--json").json["url"] == server.url
+    assert server.url.startswith("https://")
+    assert (
+        cli("run", "list").code == 0
+    )  # also from elsewhere on the machine: the sign-in remembers the authority
+    stranger = Shell(cli.home / "stranger")
+    stranger.home.mkdir()
+    untrusted = stranger("login", "--no-browser", "--url", server.url)
+    assert untrusted.code == 7
+    assert "SSL_CERT_FILE" in untrusted.err
+
+
+def test_a_person_chooses_the_account_to_act_in(cli: Shell, server: Server, person: Person) -> None:
+    name = secrets.token_hex(6)
+    at = ("--data-dir", server.data_dir)
+    other = ok(cli("iam", "create-account", "--name", name, *at, "--json"))["account_id"]
+    assert cli("iam", "add-member", "--account", name, "--email", person.email, *at).code == 0
+    assert ok(log_in(cli, server, person, "--account", other, "--json"))["account_id"] == other
 
 
 def test_logout_forgets(signed_in: Shell, server: Server) -> None:
@@ -182,6 +209,28 @@ def test_a_run_waits_for_its_answer_and_then_shows_what_it_did(signed_in: Shell)
     assert cli("prompt", "answer", "--generate").code == 3
 
 
+def test_watching_on_a_terminal_shows_a_bar_and_leaves_the_output_to_the_pipe(signed_in: Shell) -> None:
+    assert signed_in("key", "create", "--generate").code == 0
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taskcred", "run", "start", "hello", "-p", "name=Ada", "--watch"],
+        stdout=subprocess.PIPE,
+        stderr=theirs,
+        text=True,
+        env=signed_in.environment | {"TERM": "xterm"},
+        cwd=signed_in.home,
+    )
+    os.close(theirs)
+    drawn = bytearray()
+    with contextlib.suppress(OSError):  # how a pseudo-terminal says that nobody writes to it any more
+        while chunk := os.read(ours, 4096):
+            drawn += chunk
+    os.close(ours)
+    assert process.communicate(timeout=60)[0] == "hello Ada\n"
+    assert process.returncode == 0
+    assert "\x1b[" in drawn.decode()
+
+
 def test_a_failed_run_is_a_bad_result_not_an_error(signed_in: Shell) -> None:
     assert signed_in("key", "create", "--generate").code == 0
     done = signed_in("run", "start", "fail", "--watch", "--json")
@@ -214,7 +263,7 @@ def test_the_life_of_a_schedule(signed_in: Shell) -> None:
     assert "paused" in cli("schedule", "list").out
     assert ok(cli("schedule", "resume", made["id"], "--json"))["paused"] is False
     assert "next" in cli("schedule", "show", made["id"]).out
-    assert cli("schedule", "delete", made["id"], stdin="n\n").code != 0
+    assert cli("schedule", "delete", made["id"], stdin="n\n").code == 130
     assert cli("schedule", "delete", made["id"], "--yes").code == 0
     assert cli("schedule", "show", made["id"]).code == 3
 
@@ -281,6 +330,6 @@ def test_records_are_rewrapped_backed_up_and_restored(cli: Shell, server: Server
     backup = tmp_path / "backup.tar"
     assert ok(cli("backup", backup, *at, "--json"))["bytes"] > 0
     restored = tmp_path / "elsewhere" / "data"
-    assert cli("restore", backup, "--data-dir", restored, stdin="n\n").code != 0
+    assert cli("restore", backup, "--data-dir", restored, stdin="n\n").code == 130
     assert not restored.exists()
     assert ok(cli("restore", backup, "--data-dir", restored, "--yes", "--json"))["data_dir"] == str(restored)
