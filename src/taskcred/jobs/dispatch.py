@@ -106,7 +106,7 @@ class Dispatch:
     def _clear_what_was_left(self) -> bool:
         """A crash may have left an attempt of this run behind. When its job is gone it is lost, and the run
         goes on as its task's rule says. False where another worker has the run."""
-        left = attempts.live_of_run(self._host.ctx, self._live.run_id)
+        left = insist(lambda: attempts.live_of_run(self._host.ctx, self._live.run_id))
         if left is None:
             return True
         if left.executor != self._host.executor:

@@ -24,6 +24,8 @@ VERSION: Final = "1"
 EXECUTOR: Final = "solo"  # on SQLite there is one worker process, and it recovers what the one before it left
 QUEUE: Final = "runs"
 WORKFLOW: Final = "dispatch"
+_ENDED: Final = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+_AT_ONCE: Final = 500  # rows deleted in one transaction
 _POLL: Final = 0.2  # seconds between two looks at the queue
 
 Execute = Callable[[str, int, str], None]
@@ -72,10 +74,16 @@ class DbosQueue:
         self._put(connection, f"{run_id}.{dispatch_no}", run_id, dispatch_no, owner, delay)
 
     def put_back(
-        self, connection: sa.Connection, run_id: str, dispatch_no: int, owner: str, again: str
+        self,
+        connection: sa.Connection,
+        run_id: str,
+        dispatch_no: int,
+        owner: str,
+        again: str,
+        delay: timedelta,
     ) -> None:
         """Put a dispatch that was taken and not begun in line again. `again` makes its id new."""
-        self._put(connection, f"{run_id}.{dispatch_no}.{again}", run_id, dispatch_no, owner, timedelta(0))
+        self._put(connection, f"{run_id}.{dispatch_no}.{again}", run_id, dispatch_no, owner, delay)
 
     def _put(
         self,
@@ -97,21 +105,24 @@ class DbosQueue:
             options["delay_seconds"] = delay.total_seconds()
         self._client.enqueue_in_transaction(connection, options, run_id, dispatch_no, owner)
 
-    def forget_finished(self, before: datetime, limit: int = 1000) -> int:
-        """Delete the engine's rows of at most `limit` dispatches that ended before `before`; how many.
+    def forget_finished(self, before: datetime) -> int:
+        """Delete the engine's rows of dispatches that ended before `before`; how many.
 
         The runs themselves are ours and have a retention of their own.
         """
-        finished = self._client.list_workflows(
-            status=["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"],
-            completed_before=before.isoformat(),
-            limit=limit,
-            load_input=False,
-            load_output=False,
-        )
-        if finished:
+        forgotten = 0
+        while True:
+            finished = self._client.list_workflows(
+                status=_ENDED,
+                completed_before=before.isoformat(),
+                limit=_AT_ONCE,
+                load_input=False,
+                load_output=False,
+            )
             self._client.delete_workflows([workflow.workflow_id for workflow in finished])
-        return len(finished)
+            forgotten += len(finished)
+            if len(finished) < _AT_ONCE:
+                return forgotten
 
 
 class Engine:

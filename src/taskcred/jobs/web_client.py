@@ -42,13 +42,18 @@ class Begun:
 
 
 class WebClient:
-    """`credential` is the worker credential, "worker id:secret". `ca_file` replaces the public authorities."""
+    """`credential` is the worker credential, "worker id:secret". `ca_file` adds to the public
+    authorities: an authority's certificate, or the server's own."""
 
     def __init__(self, url: str, credential: Secret, ca_file: Path | None = None) -> None:
         name, _, secret = credential.reveal().partition(":")  # sent as HTTP Basic, RFC 7617
         verify: ssl.SSLContext | bool = True
         if ca_file is not None:
-            verify = ssl.create_default_context(cafile=str(ca_file))
+            verify = ssl.create_default_context()
+            verify.load_verify_locations(cafile=str(ca_file))
+            verify.verify_flags |= (
+                ssl.VERIFY_X509_PARTIAL_CHAIN
+            )  # the file may hold the server's own certificate
         # No proxy from the environment: web is ours, and on the same host by default.
         self._client = httpx.Client(
             base_url=url, auth=(name, secret), verify=verify, timeout=_TIMEOUT, trust_env=False

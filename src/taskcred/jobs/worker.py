@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import os
 import signal
 import stat
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,6 +45,7 @@ _BEAT: Final = 10  # pulses between two heartbeats
 _FORGET: Final = 7200  # pulses between two sweeps of the engine's rows
 _KEEP: Final = timedelta(days=1)  # the engine's rows of ended dispatches
 _TRY_LOCK: Final = 0.5  # seconds
+_LOOK_AGAIN: Final = timedelta(seconds=30)  # at a dispatch that failed for a reason nobody foresaw
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,42 +177,47 @@ class Worker:
         try:
             Dispatch(self._host, live).run(dispatch_no)
         except Stopping:
-            insist(lambda: self._put_back(run_id, dispatch_no, owner))
+            insist(lambda: self._put_back(run_id, dispatch_no, owner, timedelta(0)))
         except Exception:  # noqa: BLE001 - the engine would log whatever text it has
-            # A bug of ours, told here and not by the engine. An attempt, if there is one, falls silent, and
-            # the keeper ends it visibly.
+            # A bug of ours. An attempt, if there is one, falls silent, and the keeper ends it visibly; a run
+            # without one is looked at again, since nothing else would.
             _log.exception("dispatch failed", run_id=run_id, attempt_id=live.attempt_id)
+            if not live.attempt_id:
+                insist(lambda: self._put_back(run_id, dispatch_no, owner, _LOOK_AGAIN))
         finally:
             with self._idle:
                 del self._live[run_id]
                 self._idle.notify_all()
 
-    def _put_back(self, run_id: str, dispatch_no: int, owner: str) -> None:
+    def _put_back(self, run_id: str, dispatch_no: int, owner: str, delay: timedelta) -> None:
         with self._ctx.store.write() as connection:
-            self._queue.put_back(connection, run_id, dispatch_no, owner, uuid.uuid4().hex[:8])
+            self._queue.put_back(connection, run_id, dispatch_no, owner, uuid.uuid4().hex[:8], delay)
 
     def _pulse(self) -> None:
-        beats = 0
-        while True:
-            threading.Event().wait(_PULSE)
-            beats += 1
-            with self._lock:
-                running = {live.attempt_id: live for live in self._live.values() if live.attempt_id}
-                if self._retiring.is_set() and not self._live:
-                    self._draining.set()
+        for pulse in itertools.count(1):
+            time.sleep(_PULSE)
             try:
-                if running:
-                    for run_id in attempts.cancel_requested(self._ctx):
-                        live = self._live.get(run_id)
-                        if live is not None:
-                            live.cancelled.set()
-                    if beats % _BEAT == 0:
-                        for attempt_id in attempts.heartbeat(self._ctx, set(running)):
-                            running[attempt_id].over.set()
-                if beats % _FORGET == 0:
+                self._look_after_jobs(tell=pulse % _BEAT == 0)
+                if pulse % _FORGET == 0:
                     self._queue.forget_finished(self._ctx.clock.now() - _KEEP)
             except UnavailableError as error:
                 _log.warning("records away", why=error.message)
+            except Exception:  # noqa: BLE001 - without its pulse a worker would lose every job it has
+                _log.exception("pulse failed")
+
+    def _look_after_jobs(self, *, tell: bool) -> None:
+        """Hear which runs were cancelled and, where `tell`, say that the attempts go on."""
+        with self._lock:
+            running = {live.attempt_id: live for live in self._live.values() if live.attempt_id}
+        if not running:
+            return
+        cancelled = attempts.cancel_requested(self._ctx)
+        over = attempts.heartbeat(self._ctx, set(running)) if tell else set()
+        for attempt_id, live in running.items():
+            if live.run_id in cancelled:
+                live.cancelled.set()
+            if attempt_id in over:
+                live.over.set()
 
 
 def _jobs_directory(data_dir: Path, chosen: isolation.Isolation) -> Path:
