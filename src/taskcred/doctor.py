@@ -25,7 +25,7 @@ from taskcred.config import Settings
 from taskcred.data_dir import DataDir
 from taskcred.errors import TaskcredError
 from taskcred.jobs import catalogue, isolation
-from taskcred.wiring.common import revocations_dir
+from taskcred.revocations import directory_of
 from taskcred.wiring.trusted import open_trusted, open_vault
 
 _PATIENCE: Final = 5.0  # seconds for one question to a program or server
@@ -145,7 +145,7 @@ def _named_files(settings: Settings) -> Iterator[Check]:
 
 
 def _directories(settings: Settings) -> Iterator[Check]:
-    log = revocations_dir(settings).absolute()
+    log = directory_of(settings).absolute()
     if log.is_relative_to(settings.data_dir):
         yield Check(
             "revocations_dir",

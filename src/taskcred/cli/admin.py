@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -37,7 +39,8 @@ def lock(
     from taskcred.services import usability
     from taskcred.store import audit
 
-    usability.lock(_context(local.settings(config, data_dir)), audit.OPERATOR, credential, reason)
+    with _records(local.settings(config, data_dir)) as ctx:
+        usability.lock(ctx, audit.OPERATOR, credential, reason)
     _say(credential, "locked", "Locked: nobody gets tokens by it from now on.", as_json=as_json)
 
 
@@ -49,7 +52,8 @@ def unlock(
     from taskcred.services import usability
     from taskcred.store import audit
 
-    usability.unlock(_context(local.settings(config, data_dir)), audit.OPERATOR, credential)
+    with _records(local.settings(config, data_dir)) as ctx:
+        usability.unlock(ctx, audit.OPERATOR, credential)
     _say(credential, "unlocked", "The lock is lifted; its owner's parked runs go on.", as_json=as_json)
 
 
@@ -85,7 +89,7 @@ def create_worker(
     secret = Secret(secrets.token_urlsafe(32))
     now = SystemClock().now()
     try:
-        with _context(settings).store.write() as connection:
+        with _records(settings) as ctx, ctx.store.write() as connection:
             worker_id = workers.add(connection, name, secret, now)
             audit.append(connection, _worker_event("worker:create", worker_id, name), now)
     except IntegrityError:  # the database's own: the name is taken
@@ -113,7 +117,7 @@ def end_worker(
     from taskcred.store import audit, changes, workers
 
     now = SystemClock().now()
-    with _context(local.settings(config, data_dir)).store.write() as connection:
+    with _records(local.settings(config, data_dir)) as ctx, ctx.store.write() as connection:
         workers.end(connection, name, now)
         changes.append(connection, "worker", name, now)
         audit.append(connection, _worker_event("worker:end", name, name), now)
@@ -129,7 +133,8 @@ def _worker_event(action: str, worker_id: str, name: str) -> Event:
     return audit.Event(action, "success", audit.OPERATOR, "", "", "worker", worker_id, details={"name": name})
 
 
-def _context(settings: Settings) -> Context:
+@contextmanager
+def _records(settings: Settings) -> Iterator[Context]:
     """The records, without vault and identity provider: what an operator does here needs neither, so it
     works while both are away."""
     from taskcred.data_dir import DataDir as Files
@@ -141,7 +146,11 @@ def _context(settings: Settings) -> Context:
             f"There are no records in {settings.data_dir}.",
             hint="Name the server's directory with --data-dir.",
         )
-    return build_worker_context(settings)
+    ctx = build_worker_context(settings)
+    try:
+        yield ctx
+    finally:
+        ctx.store.engine.dispose()
 
 
 def _say(credential: str, done: str, sentence: str, *, as_json: bool) -> None:

@@ -22,8 +22,11 @@ def settings(config_file: Path | None, data_dir: Path | None, **flags: dict[str,
 def read(config_file: Path | None, data_dir: Path | None, **flags: dict[str, Any]) -> Read:
     """As `settings`, with where each comes from. Says on standard error which TASKCRED_ variables mean
     nothing."""
-    from taskcred import config_sources
+    from taskcred import config_sources, logs
+    from taskcred.config import LogSettings
 
+    # Else whatever the parts log would land on standard output, among results. Roles set up their own.
+    logs.configure(LogSettings(level="warning"), "cli")
     if LIFELINE_FD not in os.environ:  # `serve` has said it for the roles it starts
         for sentence in config_sources.unknown_variables():
             output.note(f"taskcred: {sentence}")
