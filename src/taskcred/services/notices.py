@@ -64,13 +64,14 @@ def add(
     kind: str,
     payload: dict[str, Any],
 ) -> None:
-    """Tell an owner, in the caller's transaction: on the pages, by mail and webhook where configured.
+    """Tell an owner, in the caller's transaction: on the pages; by mail and webhook where configured, by
+    mail only where a sign-in has told us an address.
 
     `kind` is one of `notice_words.WORDS`; `payload` holds the ids and words that its sentences need,
     never a secret. What is stored has the sentences too: "title", "text", and "path", the page to act on.
     """
     channels: list[Channel] = ["page"]
-    if ctx.policy.notices.mail:
+    if ctx.policy.notices.mail and store.mail_address(connection, iam_id):
         channels.append("mail")
     if ctx.policy.notices.webhook:
         channels.append("webhook")
@@ -111,9 +112,17 @@ def deliver_due(ctx: Context, senders: Mapping[str, Sender], limit: int = 50) ->
             for notice in store.claim_due(connection, now, now + _CLAIM, limit)
         ]
     delivered = 0
+    troubled: dict[str, NotDelivered] = {}
     for notice, message in claimed:
         sender = senders.get(notice.channel)
-        result = NotDelivered(f"no sender for {notice.channel}") if sender is None else sender.send(message)
+        if sender is None:
+            result: NotDelivered | None = NotDelivered(f"Nothing is configured for {notice.channel}.")
+        else:
+            # A server that just failed us is left alone for this round, or its time-outs would add up
+            # and keep the other channel waiting.
+            result = troubled.get(notice.channel) or sender.send(message)
+        if result is not None and not result.for_good:
+            troubled[notice.channel] = result
         _record(ctx, notice, result)
         delivered += result is None
     return delivered

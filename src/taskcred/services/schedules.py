@@ -206,9 +206,9 @@ def _verify_revision(row: sa.Row[Any], if_match: int | None) -> None:
 
 
 def _verify_name(name: str) -> None:
-    if not 1 <= len(name.strip()) <= _MAX_NAME:
+    if not 1 <= len(name.strip()) <= _MAX_NAME or not name.isprintable():
         raise InvalidRequestError(
-            f"A schedule's name has 1 to {_MAX_NAME} characters.",
+            f"A schedule's name has 1 to {_MAX_NAME} characters, on one line.",
             hint="Say what it is for.",
             code="invalid_name",
             field="name",

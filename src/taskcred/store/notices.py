@@ -142,17 +142,6 @@ def mail_address(connection: sa.Connection, iam_id: str) -> str:
     return connection.execute(sa.select(c.email).where(c.iam_id == iam_id)).scalar() or ""
 
 
-def count_by_state(connection: sa.Connection) -> dict[tuple[str, str], int]:
-    """How many deliveries there are by (channel, state): open, sent, given up; for metrics and doctor."""
-    c = t.notices.c
-    rows = connection.execute(
-        sa.select(c.channel, c.state, sa.func.count().label("n"))
-        .where(c.channel != "page")
-        .group_by(c.channel, c.state)
-    )
-    return {(row.channel, row.state): row.n for row in rows}
-
-
 def forget_closed(connection: sa.Connection, before: datetime, limit: int) -> int:
     """Delete notices closed before `before`, at most `limit`; answers how many."""
     c = t.notices.c

@@ -186,15 +186,6 @@ def cancel_requested(connection: sa.Connection) -> set[str]:
     return set(connection.execute(query).scalars())
 
 
-def count_by_state(connection: sa.Connection) -> dict[str, int]:
-    """How many runs there are in each state; for metrics."""
-    c = t.runs.c
-    return {
-        row.state: row.n
-        for row in connection.execute(sa.select(c.state, sa.func.count().label("n")).group_by(c.state))
-    }
-
-
 def forget_ended(connection: sa.Connection, before: datetime, limit: int) -> int:
     """Delete runs that ended before `before` with their attempts and output, at most `limit`; how many."""
     c = t.runs.c

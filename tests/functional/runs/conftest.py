@@ -72,9 +72,13 @@ class Room:
     provider: InMemoryIdentityProvider
     account_id: str
 
-    def owner(self) -> Principal:
-        """A new person of the identity provider, signed in just now."""
+    def owner(self, mail: str = "ann@example.test") -> Principal:
+        """A new person of the identity provider, signed in just now; their sign-in told us `mail`."""
         iam_id = self.provider.add_person(self.account_id)
+        if mail:
+            told = t.owners.insert().values(iam_id=iam_id, email=mail, seen_at=self.clock.now())
+            with self.ctx.store.write() as connection:
+                connection.execute(told)
         return self.signed_in(iam_id)
 
     def signed_in(self, iam_id: str) -> Principal:

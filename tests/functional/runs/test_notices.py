@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from taskcred.errors import NotFoundError
 from taskcred.services import notices
 from taskcred.services.notices import Message, NotDelivered
-from taskcred.store import notices as store
 from taskcred.store import tables as t
 from taskcred.store.engine import is_transaction_open
 
@@ -33,13 +32,6 @@ class Recorder:
         return self.script.pop(0) if self.script else None
 
 
-def _told(room: Room, owner: str) -> None:
-    with room.ctx.store.write() as connection:
-        connection.execute(
-            t.owners.insert().values(iam_id=owner, email="ann@example.test", seen_at=room.clock.now())
-        )
-
-
 def _next_try(room: Room) -> datetime | None:
     with room.ctx.store.read() as connection:
         return connection.execute(sa.select(sa.func.min(t.notices.c.next_try_at))).scalar_one()
@@ -47,7 +39,6 @@ def _next_try(room: Room) -> datetime | None:
 
 def test_a_notice_reaches_every_channel_once(room: Room) -> None:
     owner = room.owner()
-    _told(room, owner.iam_id)
     run = room.run(owner)
     mail, webhook = Recorder(), Recorder()
     senders = {"mail": mail, "webhook": webhook}
@@ -60,8 +51,6 @@ def test_a_notice_reaches_every_channel_once(room: Room) -> None:
     assert message.action_url == f"https://taskcred.test/prompts/{run.prompt_id}"
     assert message.title == "A task credential is needed"
     assert webhook.sent[0].data == {"prompt_id": run.prompt_id, "why": "missing"}
-    with room.ctx.store.read() as connection:
-        assert store.count_by_state(connection) == {("mail", "sent"): 1, ("webhook", "sent"): 1}
 
 
 @pytest.mark.promise("giving-up-is-visible")
@@ -87,6 +76,27 @@ def test_a_delivery_backs_off_and_is_given_up_where_the_owner_sees_it(room: Room
     told = next(note for note in notices.own(room.ctx, owner) if note.kind == "notice_given_up")
     assert "status 503" in told.payload["text"]
     assert notices.deliver_due(room.ctx, senders) == 0
+
+
+def test_an_owner_without_a_known_address_is_not_told_by_mail(room: Room) -> None:
+    owner = room.owner(mail="")
+    room.run(owner)
+    mail, webhook = Recorder(), Recorder()
+    assert notices.deliver_due(room.ctx, {"mail": mail, "webhook": webhook}) == 1
+    assert mail.sent == []
+
+
+def test_a_server_that_hangs_is_asked_once_a_round_and_holds_up_nobody_else(room: Room) -> None:
+    for _ in range(3):
+        room.run(room.owner())
+    hanging = Recorder(script=[NotDelivered("The mail server could not be used (TimeoutError).")])
+    webhook = Recorder()
+    senders = {"mail": hanging, "webhook": webhook}
+    assert notices.deliver_due(room.ctx, senders) == 3
+    assert (len(hanging.sent), len(webhook.sent)) == (1, 3)
+    room.clock.advance(timedelta(seconds=31))
+    assert notices.deliver_due(room.ctx, senders) == 3
+    assert len({message.id for message in hanging.sent}) == 3
 
 
 def test_a_refusal_for_good_is_not_tried_again(room: Room) -> None:

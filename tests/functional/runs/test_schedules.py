@@ -224,6 +224,8 @@ def test_an_edit_that_changes_nothing_changes_nothing(room: Room) -> None:
         ({"timezone": ""}, "invalid_timezone"),
         ({"name": "  "}, "invalid_name"),
         ({"name": "x" * 257}, "invalid_name"),
+        ({"name": "two\nlines"}, "invalid_name"),
+        ({"name": "a\x00b"}, "invalid_name"),
         ({"parameters": {"epochs": 0}}, "invalid_parameters"),
         ({"task": "nothing"}, "unknown_task"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -100,10 +101,9 @@ def test_a_schema_never_makes_us_fetch_anything() -> None:
         verify_parameters(task, {"x": 1})
 
 
-@given(st.datetimes(timezones=st.just(START.tzinfo)), st.uuids().map(str))
-def test_a_cursor_reads_back_as_it_was_written(at: Any, row_id: str) -> None:
-    if at < START.replace(year=1970):
-        at = at.replace(year=2000)
+@given(st.integers(0, 10**15), st.uuids().map(str))
+def test_a_cursor_reads_back_as_it_was_written(micros: int, row_id: str) -> None:
+    at = START + timedelta(microseconds=micros)
     assert read_cursor(write_cursor(at, row_id)) == (at, row_id)
 
 
