@@ -29,6 +29,7 @@ from taskcred.errors import (
 from taskcred.services import tokens
 from taskcred.services.alarm import Alarm
 from taskcred.services.context import Context
+from taskcred.services.issued import Entry, IssuedToken
 from taskcred.store import audit, changes
 from taskcred.store import tokens as token_store
 
@@ -42,65 +43,13 @@ _AT_LAST_LONGEST: Final = timedelta(seconds=10)
 _TRIES: Final = 10
 
 
-class IssuedToken:
-    """The answer for one token. Holds its text: has no repr that shows it."""
-
-    __slots__ = ("_head", "_tail", "expires_at")
-
-    def __init__(self, token: tokens.Token) -> None:
-        self.expires_at: Final = int(token.expires_at.timestamp())
-        # The text is needed for the answer, which is the one place it goes to.
-        text = token.token.reveal()
-        self._head: Final = (
-            f'{{"access_token":"{text}","refresh_token":"not_supported","token_type":"Bearer","expires_in":'
-        ).encode("ascii")
-        self._tail: Final = f',"expiration":{self.expires_at},"scope":"ibm openid"}}'.encode("ascii")
-
-    def body(self, now: float) -> bytes:
-        """IBM's JSON for a token, at `now` (seconds since 1970)."""
-        return b"%b%d%b" % (self._head, max(self.expires_at - now, 0), self._tail)
-
-
-class _Entry:
-    """What this process knows of one stand-in key."""
-
-    __slots__ = (
-        "allowance",
-        "attempt_id",
-        "check_at",
-        "credential_id",
-        "filled_at",
-        "is_out",
-        "issued",
-        "key_id",
-        "lock",
-        "token_digest",
-        "uses",
-    )
-
-    def __init__(
-        self, holder: token_store.Holder, token: tokens.Token, allowance: float, now: float, check_at: float
-    ) -> None:
-        self.attempt_id: Final = holder.attempt_id
-        self.credential_id: Final = holder.credential_id
-        self.key_id: Final = token.key_id
-        self.token_digest: Final = token.digest
-        self.issued: Final = IssuedToken(token)
-        self.lock: Final = threading.Lock()
-        self.allowance = allowance
-        self.filled_at = now
-        self.check_at = check_at  # monotonic; from then on the records are looked at, once a second
-        self.uses = 0
-        self.is_out = False  # taken out of the broker's memory: whoever still has it must look again
-
-
 class TokenBroker:
     """One for each web process. `start` begins its threads, `close` ends them and writes the last counts.
     The limit for a stand-in key is kept in each process."""
 
     def __init__(self, ctx: Context, *, exchanges: int = _AT_ONCE) -> None:
         self._ctx: Final = ctx
-        self._entries: Final[dict[bytes, _Entry]] = {}
+        self._entries: Final[dict[bytes, Entry]] = {}
         self._lock: Final = threading.Lock()  # over _entries' writers, _seen, _last, _uncounted
         self._cell: Final = ctx.store.epoch.cell
         self._monotonic: Final = ctx.clock.monotonic
@@ -244,7 +193,7 @@ class TokenBroker:
                 entry.is_out = True
             self._collect(entry)
 
-    def _collect(self, entry: _Entry) -> None:
+    def _collect(self, entry: Entry) -> None:
         with entry.lock:
             uses, entry.uses = entry.uses, 0
         if uses:
@@ -297,7 +246,7 @@ class TokenBroker:
 
     # Looking at the records.
 
-    def _look(self, digest: bytes, entry: _Entry | None) -> _Entry:
+    def _look(self, digest: bytes, entry: Entry | None) -> Entry:
         """A current entry for this key: a new key, an entry that was dropped, or a token due for
         refreshing. While the token at hand is good, trouble is no reason to refuse."""
         if entry is None:
@@ -311,7 +260,7 @@ class TokenBroker:
                 raise
             return entry
 
-    def _load(self, digest: bytes, entry: _Entry | None) -> _Entry:
+    def _load(self, digest: bytes, entry: Entry | None) -> Entry:
         for _ in range(_TRIES):
             with self._ctx.store.read() as connection:
                 holder = token_store.holder_of(connection, digest)
@@ -340,7 +289,7 @@ class TokenBroker:
         finally:
             self._exchanges.release()
 
-    def _hand_out(self, digest: bytes, entry: _Entry | None) -> _Entry | None:
+    def _hand_out(self, digest: bytes, entry: Entry | None) -> Entry | None:
         """Record the first hand-out of the current token and remember it; None where things moved on."""
         with self._ctx.store.write() as connection:
             now = self._ctx.clock.now()
@@ -358,7 +307,7 @@ class TokenBroker:
                 audit.append(connection, _issued(holder, token), now)
         monotonic = self._monotonic()
         until_refresh = (token.refresh_at - now).total_seconds()
-        fresh = _Entry(
+        fresh = Entry(
             holder,
             token,
             entry.allowance if entry else self._burst,

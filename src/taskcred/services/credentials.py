@@ -23,7 +23,6 @@ from taskcred.domain.credentials import (
     Impact,
     KeySource,
     KeyState,
-    Origin,
     Provided,
     RevocationReason,
 )
@@ -33,10 +32,9 @@ from taskcred.errors import (
     InvalidRequestError,
     StalePreconditionError,
 )
-from taskcred.services import intent_ending, intents, material, owned, usability
+from taskcred.services import intent_ending, intents, key_change, owned, usability
 from taskcred.services.authorize import actor_of, authorize, record_refusal
 from taskcred.services.context import Context
-from taskcred.services.intent_lease import Means
 from taskcred.services.keys import end_key, keys
 from taskcred.store import audit, changes, credentials, tokens
 from taskcred.store import impact as impact_store
@@ -91,7 +89,7 @@ def create(
     _check_text("key_name", key_name, _LONGEST_NAME)
     if len(json.dumps(scope or {})) > _LARGEST_SCOPE:
         raise InvalidRequestError(f"scope is larger than {_LARGEST_SCOPE} bytes.", field="scope")
-    _check_source(ctx, source)
+    key_change.check_source(ctx, source)
     credential_id, holder = str(uuid.uuid4()), intents.new_holder()
     _refuse_second(ctx, principal)
     try:
@@ -108,7 +106,7 @@ def create(
                 created_by=principal.iam_id,
                 now=now,
             )
-            intent = _begin_making(
+            intent = key_change.begin(
                 ctx, connection, principal, "create", credential_id, source, key_name, Drain(), holder, now
             )
     except IntegrityError:
@@ -117,7 +115,7 @@ def create(
         raise ConflictError(
             "A create of the same owner's task credential is under way.", hint="Try again."
         ) from None
-    return _advance(ctx, principal, intent, holder, source)
+    return key_change.advance(ctx, principal, intent, holder, source)
 
 
 def _refuse_second(ctx: Context, principal: Principal) -> None:
@@ -133,77 +131,6 @@ def _refuse_second(ctx: Context, principal: Principal) -> None:
         action_url=f"{ctx.public_url}/profile/api-key",
         existing_id=existing.id,
     )
-
-
-def _begin_making(
-    ctx: Context,
-    connection: sa.Connection,
-    principal: Principal,
-    kind: intent_store.Kind,
-    credential_id: str,
-    source: KeySource,
-    key_name: str,
-    drain: Drain,
-    holder: str,
-    now: datetime,
-) -> intent_store.Intent:
-    expires_at = source.expires_at if isinstance(source, Generated) else None
-    return intent_store.insert(
-        connection,
-        intent_id=str(uuid.uuid4()),
-        kind=kind,
-        credential_id=credential_id,
-        account_id=principal.account_id,
-        iam_id=principal.iam_id,
-        stage="seal",
-        data={
-            "credential_id": credential_id,
-            "key_id": str(uuid.uuid4()),
-            "key_name": key_name,
-            "origin": Origin.GENERATED if isinstance(source, Generated) else Origin.PROVIDED,
-            "expires_at": expires_at.isoformat() if expires_at else None,
-            "drain": {"how": drain.how, "at": drain.at.isoformat() if drain.at else None},
-            "by": principal.iam_id,
-        },
-        now=now,
-        holder=holder,
-        lease_until=now + ctx.policy.intents.lease,
-    )
-
-
-def _advance(
-    ctx: Context, principal: Principal, intent: intent_store.Intent, holder: str, source: KeySource
-) -> Created:
-    means = Means(
-        actor_of(principal),
-        authority=principal.token,
-        provided=source.api_key if isinstance(source, Provided) else None,
-    )
-    credential_id = intent.data["credential_id"]
-    after = intents.drive(ctx, intent, holder, means)
-    if after.state == "done":
-        _finish_ended_keys(ctx, principal, credential_id)
-    with ctx.store.read() as connection:
-        credential = owned.find(connection, principal, credential_id)
-    shown = None
-    if isinstance(source, Generated) and source.show_once and after.state == "done":
-        shown = means.drawn
-    return Created(credential, after.id, after.stage, shown)
-
-
-def _finish_ended_keys(ctx: Context, principal: Principal, credential_id: str) -> None:
-    """Carry out at once what the change ended, as far as the parts are there; the keeper does the rest."""
-    with ctx.store.read() as connection:
-        ending = [
-            intent.id
-            for intent in intent_store.open_of(connection, credential_id)
-            if intent.kind in {"end_key", "delete"}
-        ]
-    holder = intents.new_holder()
-    for intent_id in ending:
-        intent = intents.take_up(ctx, intent_id, holder)
-        if intent is not None:
-            intents.drive(ctx, intent, holder, Means(actor_of(principal), authority=principal.token))
 
 
 def list_own(ctx: Context, principal: Principal) -> list[CredentialView]:
@@ -275,7 +202,7 @@ def rotate(
     drain = drain or Drain()
     authorize(ctx, principal, Permission.CREDENTIAL_ROTATE, "credential", credential_id)
     _check_text("key_name", key_name, _LONGEST_NAME)
-    _check_source(ctx, source)
+    key_change.check_source(ctx, source)
     if drain.how == "at" and (drain.at is None or drain.at <= ctx.clock.now()):
         raise InvalidRequestError(
             "The old key's end must be a time in the future.", hint="Or say tokens, or now.", field="drain"
@@ -301,12 +228,12 @@ def rotate(
                 "Its key was reported leaked and ended.",
                 now,
             )
-        intent = _begin_making(
+        intent = key_change.begin(
             ctx, connection, principal, "rotate", credential_id, source, key_name, drain, holder, now
         )
     if leaked:
-        _finish_ended_keys(ctx, principal, credential_id)
-    return _advance(ctx, principal, intent, holder, source)
+        key_change.finish_ended(ctx, principal, credential_id)
+    return key_change.advance(ctx, principal, intent, holder, source)
 
 
 def _refuse_rotation(
@@ -352,7 +279,7 @@ def delete(
         now = ctx.clock.now()
         credential = owned.find_for_change(connection, principal, credential_id)
         end(connection, credential, reason, actor_of(principal), now)
-    _finish_ended_keys(ctx, principal, credential_id)
+    key_change.finish_ended(ctx, principal, credential_id)
 
 
 def end(
@@ -395,13 +322,6 @@ def impact(ctx: Context, principal: Principal, credential_id: str) -> Impact:
     with ctx.store.read() as connection:
         credential = owned.find(connection, principal, credential_id)
         return impact_store.of(connection, credential, ctx.clock.now())
-
-
-def _check_source(ctx: Context, source: KeySource) -> None:
-    if isinstance(source, Provided):
-        material.check_provided(source.api_key)
-    elif source.expires_at is not None and source.expires_at <= ctx.clock.now():
-        raise InvalidRequestError("The key's expiry must be in the future.", field="expires_at")
 
 
 def _check_text(field: str, text: str, longest: int, *, required: bool = False) -> None:

@@ -86,6 +86,11 @@ class Lease:
         }
         self.intent = replace(self.intent, stage=stage, state=state, **known)
 
+    def read_again(self) -> None:
+        """See what another holder has made of the intent."""
+        with self.ctx.store.read() as connection:
+            self.intent = intents.find(connection, self.intent.id) or self.intent
+
     def event(
         self,
         action: str,

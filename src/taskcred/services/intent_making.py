@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 from datetime import datetime
-from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -37,21 +36,16 @@ from taskcred.errors import (
     ProviderRefusedError,
     RecordNotFoundError,
     UnavailableError,
-    UpstreamUnavailableError,
 )
 from taskcred.ports import AccessToken, ProviderKey
-from taskcred.services import intent_ending, material, prompts, tokens
-from taskcred.services.intent_lease import AbandonError, Lease, Means
+from taskcred.services import intent_ending, intent_undoing, material, prompts, tokens
+from taskcred.services.intent_lease import AbandonError, Lease, LeaseLostError, Means
+from taskcred.services.intent_undoing import made_key, made_path
 from taskcred.store import audit, changes, credentials
 
-UNDO: Final = "undo"
 
-
-def _path(lease: Lease) -> str:
-    return material.path(lease.credential_id, lease.intent.data["key_id"])
-
-
-def _interrupted() -> ConflictError:
+def interrupted() -> ConflictError:
+    """What the caller hears where a crash, or another holder, ended the work."""
     return ConflictError(
         "The work was interrupted before the key was made; nothing of it is left.",
         hint="Do it again.",
@@ -82,13 +76,13 @@ def _require_open_credential(lease: Lease) -> None:
 
 def _seal_provided(lease: Lease, means: Means) -> None:
     try:
-        value = means.provided or lease.ctx.vault.open(_path(lease))
+        value = means.provided or lease.ctx.vault.open(made_path(lease))
         token = _exchange_own(lease, value)
         described = _describe(lease, means, value)
         if means.provided:
-            lease.ctx.vault.store(_path(lease), value)
+            lease.ctx.vault.store(made_path(lease), value)
     except RecordNotFoundError:
-        raise AbandonError(_interrupted()) from None
+        raise AbandonError(interrupted()) from None
     except KeyRefusedError:
         raise AbandonError(
             InvalidRequestError(
@@ -133,10 +127,10 @@ def _describe(lease: Lease, means: Means, value: Secret) -> ProviderKey | None:
 
 def _seal_generated(lease: Lease, means: Means) -> None:
     if lease.intent.kind == "create" and means.authority is None:
-        raise AbandonError(_interrupted(), maybe_made=False)
+        raise AbandonError(interrupted(), maybe_made=False)
     value = keytext.new_key(keytext.USER_KEY_PREFIX)
     try:
-        lease.ctx.vault.store(_path(lease), value)
+        lease.ctx.vault.store(made_path(lease), value)
     except UnavailableError as error:
         raise AbandonError(error, maybe_made=False) from None
     now = lease.ctx.clock.now()
@@ -144,12 +138,8 @@ def _seal_generated(lease: Lease, means: Means) -> None:
     unsure_until = (now + lease.ctx.policy.intents.lease).timestamp()
     data = {**lease.intent.data, "maybe_made": True, "unsure_until": unsure_until}
     with lease.commit(stage="make", data=data) as (connection, at):
-        audit.append(connection, lease.event("key:seal", means.actor, target=_key(lease)), at)
+        audit.append(connection, lease.event("key:seal", means.actor, target=made_key(lease)), at)
     means.drawn = value
-
-
-def _key(lease: Lease) -> tuple[str, str]:
-    return "key", lease.intent.data["key_id"]
 
 
 # make
@@ -168,7 +158,7 @@ def make(lease: Lease, means: Means) -> None:
             return
     authority = means.authority or _active_keys_token(lease)
     if authority is None:
-        raise AbandonError(_interrupted())
+        raise AbandonError(interrupted())
     try:
         made = lease.ctx.provider.create_key(
             authority,
@@ -193,7 +183,11 @@ def make(lease: Lease, means: Means) -> None:
         if found is None:
             raise
         made = found
-    _made(lease, means, made)
+    try:
+        _made(lease, means, made)
+    except LeaseLostError:
+        intent_undoing.take_back(lease, authority, made)
+        raise
 
 
 def _expires_at(lease: Lease) -> datetime | None:
@@ -203,9 +197,9 @@ def _expires_at(lease: Lease) -> datetime | None:
 
 def _open_sealed(lease: Lease) -> Secret:
     try:
-        return lease.ctx.vault.open(_path(lease))
+        return lease.ctx.vault.open(made_path(lease))
     except RecordNotFoundError:
-        raise AbandonError(_interrupted(), maybe_made=False) from None
+        raise AbandonError(interrupted(), maybe_made=False) from None
 
 
 def _find_made(lease: Lease, value: Secret) -> ProviderKey | None:
@@ -233,7 +227,7 @@ def _active_keys_token(lease: Lease) -> Secret | None:
 def _made(lease: Lease, means: Means, made: ProviderKey) -> None:
     data = {**lease.intent.data, "provider_key_id": made.id}
     with lease.commit(stage="check", data=data) as (connection, at):
-        event = lease.event("key:create", means.actor, target=_key(lease), provider_key=made.id)
+        event = lease.event("key:create", means.actor, target=made_key(lease), provider_key=made.id)
         audit.append(connection, event, at)
 
 
@@ -324,63 +318,3 @@ def _replace(
     )
     event = lease.event("key:phase_out", means.actor, target=("key", old.id), drain=drain["how"])
     audit.append(connection, event, now)
-
-
-# undo
-
-
-def abandon(lease: Lease, means: Means, why: AbandonError) -> None:
-    """From here on the intent only takes back. A credential that never came to be stops counting."""
-    maybe_made = why.maybe_made and lease.intent.data.get("maybe_made", False)
-    data = {**lease.intent.data, "maybe_made": maybe_made}
-    with lease.commit(stage=UNDO, data=data, error=why.cause.message[:512], attempts=0) as (
-        connection,
-        now,
-    ):
-        credential = credentials.find_for_change(connection, lease.credential_id)
-        if credential and credential.state is CredentialState.CREATING:
-            credentials.change(
-                connection,
-                credential.id,
-                now,
-                state=CredentialState.ENDED,
-                ended_at=now,
-                end_reason=RevocationReason.UNSPECIFIED,
-            )
-        event = lease.event(
-            f"credential:{lease.intent.kind}", means.actor, "refused", why=why.cause.error_code
-        )
-        audit.append(connection, event, now)
-        if means.is_keeper:
-            lease.tell_owner(connection, "creation_failed", why.cause.message)
-
-
-def undo(lease: Lease, means: Means) -> None:
-    """Take back what was begun: the key at the provider, the sealed value, the row."""
-    if lease.intent.data.get("maybe_made"):
-        _end_made(lease)
-    lease.ctx.vault.destroy(_path(lease))
-    is_create = lease.intent.kind == "create"
-    credential_id = lease.credential_id
-    gone: dict[str, Any] = {"credential_id": None} if is_create else {}
-    with lease.commit(stage="undone", state="rolled_back", **gone) as (connection, now):
-        if is_create:
-            credentials.remove(connection, credential_id)
-        audit.append(connection, lease.event("key:destroy", means.actor, target=_key(lease)), now)
-
-
-def _end_made(lease: Lease) -> None:
-    ctx, data = lease.ctx, lease.intent.data
-    try:
-        value = ctx.vault.open(_path(lease))
-        own = ctx.provider.exchange(value, for_run=False).token
-    except RecordNotFoundError:
-        return  # destroyed by an earlier try, which means that the provider's part was done
-    except KeyRefusedError:
-        if "provider_key_id" not in data and ctx.clock.now().timestamp() < data["unsure_until"]:
-            raise UpstreamUnavailableError(
-                "Whether the identity provider made the key is not known yet."
-            ) from None
-        return
-    provider_key_id = data.get("provider_key_id") or ctx.provider.key_details(value, own).id
-    ctx.provider.delete_key(own, provider_key_id)

@@ -14,7 +14,7 @@ from typing import Final
 
 from taskcred.domain.credentials import KeyState, RevocationReason
 from taskcred.errors import StoreBusyError, TaskcredError, UnavailableError
-from taskcred.services import intent_ending, intent_making, usability
+from taskcred.services import intent_ending, intent_making, intent_undoing, usability
 from taskcred.services.context import Context
 from taskcred.services.intent_lease import AbandonError, Lease, LeaseLostError, Means
 from taskcred.store import audit, credentials, intents
@@ -27,7 +27,7 @@ _STAGES: Final[dict[str, Callable[[Lease, Means], None]]] = {
     "seal": intent_making.seal,
     "make": intent_making.make,
     "check": intent_making.check,
-    intent_making.UNDO: intent_making.undo,
+    intent_undoing.UNDO: intent_undoing.undo,
     "record": intent_ending.record,
     "end": intent_ending.end,
 }
@@ -52,12 +52,13 @@ def drive(ctx: Context, intent: intents.Intent, holder: str, means: Means) -> in
                 _STAGES[lease.intent.stage](lease, means)
             except AbandonError as error:
                 cause = error.cause
-                intent_making.abandon(lease, means, error)
+                intent_undoing.abandon(lease, means, error)
             except TaskcredError as error:
                 _postpone(lease, error)
                 break
     except LeaseLostError:
         _log.info("intent taken over", extra={"intent": intent.id})
+        lease.read_again()
     if cause is not None and not means.is_keeper:
         raise cause
     return lease.intent
@@ -89,8 +90,8 @@ def _postpone(lease: Lease, error: TaskcredError) -> None:
 def _give_up(lease: Lease, error: TaskcredError) -> None:
     intent = lease.intent
     if intent.stage in _MAKING:
-        intent_making.abandon(lease, Means(), AbandonError(error))
-        with lease.commit(stage=intent_making.UNDO, lease_holder=None, lease_until=None):
+        intent_undoing.abandon(lease, Means(), AbandonError(error))
+        with lease.commit(stage=intent_undoing.UNDO, lease_holder=None, lease_until=None):
             pass
         return
     with lease.commit(stage=intent.stage, state="given_up", error=error.message[:512]) as (

@@ -263,3 +263,23 @@ def test_bad_words_are_refused_before_anything_is_stored(world: World, bad: dict
         credentials.create(world.ctx, world.owner, source=Generated(), **bad)
     assert caught.value.details["field"]
     assert world.rows(t.intents) == []
+
+
+@pytest.mark.promise("last-good-key")
+def test_a_process_that_stood_still_takes_back_what_it_made_too_late(world: World) -> None:
+    """Frozen before its call to the provider; meanwhile the keeper found no key and undid the intent."""
+
+    def stand_still(method: str) -> None:
+        if method == "create_key":
+            world.provider.hook = None
+            world.clock.advance(timedelta(seconds=31))
+            world.keep()
+
+    world.provider.hook = stand_still
+    with pytest.raises(ConflictError) as caught:
+        credentials.create(world.ctx, world.owner, name="work", source=Generated())
+
+    assert caught.value.error_code == "interrupted"
+    assert world.provider.keys_of(world.iam_id, world.account_id) == []
+    assert world.keys_in_vault() == []
+    assert world.rows(t.task_credentials) == []
