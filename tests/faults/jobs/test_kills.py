@@ -156,15 +156,19 @@ def test_a_second_worker_waits_for_the_first_to_go(host: JobsHost) -> None:
 def test_an_owner_has_only_so_many_jobs_at_once_and_others_do_not_wait(
     make_host: Callable[..., JobsHost], tmp_path: Path
 ) -> None:
+    gate = f"while [ ! -e {tmp_path}/open ]; do sleep 0.1; done"
     host = make_host(
-        {"alone": sh(f"exec flock -n {tmp_path}/lock sleep 0.5"), "quick": sh("true")}, {"per_owner": 1}
+        {"alone": sh(f"exec flock -n {tmp_path}/lock sh -c '{gate}'"), "quick": sh("true")}, {"per_owner": 1}
     )
     other, _ = host.add_owner()
     host.start_worker()
     runs = [host.start("alone") for _ in range(3)]
+    host.until(lambda: any(host.get(run_id).state is RunState.RUNNING for run_id in runs))
     quick = host.start("quick", other)
     host.until(lambda: host.get(quick, other).state is RunState.SUCCEEDED)
-    assert host.get(runs[-1]).state is RunState.QUEUED
+    states = Counter(host.get(run_id).state for run_id in runs)
+    assert states == {RunState.RUNNING: 1, RunState.QUEUED: 2}
+    (tmp_path / "open").touch()
     assert [host.wait(run_id).state for run_id in runs] == [RunState.SUCCEEDED] * 3
 
 
