@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ from taskcred.store import runs as store
 
 _WAITING: Final = (RunState.QUEUED, RunState.WAITING_FOR_CREDENTIAL)
 UNKNOWN_TASK: Final = Task("", TaskKind.COMMAND)  # the rules for runs whose task has left the catalogue
+TOO_MANY_WAIT: Final = "Too many of your runs in this account already wait for a task credential."
 PARKED_REASON: Final = {
     "missing": "Waits for a task credential.",
     "locked": "Waits until the task credential is unlocked.",
@@ -43,6 +44,7 @@ class NewRun:
     started_by: str
     schedule_id: str | None = None
     scheduled_for: datetime | None = None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
 def find_task(ctx: Context, name: str) -> Task:
@@ -68,48 +70,48 @@ def start(ctx: Context, principal: Principal, *, task: str, parameters: dict[str
     verify_parameters(find_task(ctx, task), parameters)
     new = NewRun(principal.account_id, principal.iam_id, task, parameters, principal.iam_id)
     with ctx.store.write() as connection:
-        run_id = create(ctx, connection, new, actor_of(principal))
-        if run_id is None:
+        standing = prompt_store.standing(connection, new.account_id, new.iam_id)
+        if not create(ctx, connection, new, standing, actor_of(principal)):
             raise PolicyViolationError(
-                f"{ctx.policy.runs.max_parked} of your runs already wait for a task credential.",
+                TOO_MANY_WAIT,
                 hint="Create a task credential, or cancel runs that wait.",
                 code="too_many_waiting_runs",
                 action_url=f"{ctx.public_url}/prompts",
             )
-        return _own(connection, principal, run_id)
+        return _own(connection, principal, new.id)
 
 
-def create(ctx: Context, connection: sa.Connection, new: NewRun, actor: audit.Actor) -> str | None:
-    """Queue or park a run in the caller's transaction; its id, or None where too many are parked."""
+def create(
+    ctx: Context,
+    connection: sa.Connection,
+    new: NewRun,
+    standing: prompt_store.Standing,
+    actor: audit.Actor,
+) -> bool:
+    """Queue or park a run in the caller's transaction, as the owner's credential stands; False where too
+    many of the owner's runs are parked already."""
     now = ctx.clock.now()
-    standing = prompt_store.standing(connection, new.account_id, new.iam_id)
-    if standing.why:
-        most = ctx.policy.runs.max_parked
-        if store.count_parked(connection, new.account_id, new.iam_id, most) >= most:
-            return None
-    run_id = _insert(
-        connection,
-        new,
-        RunState.WAITING_FOR_CREDENTIAL if standing.why else RunState.QUEUED,
-        PARKED_REASON[standing.why] if standing.why else "",
-        now,
-    )
-    if standing.why:
-        prompts.open_for(ctx, connection, new.account_id, new.iam_id, standing.why, actor)
-    else:
-        ctx.queue.enqueue(connection, run_id, 1, store.partition(new.account_id, new.iam_id))
-    _audit_start(connection, new, run_id, actor, {"waits_for": standing.why} if standing.why else {}, now)
-    return run_id
+    if not standing.why:
+        _insert(connection, new, RunState.QUEUED, "", now)
+        ctx.queue.enqueue(connection, new.id, 1, store.partition(new.account_id, new.iam_id))
+        _audit_start(connection, new, actor, {}, now)
+        return True
+    most = ctx.policy.runs.max_parked
+    if store.count_parked(connection, new.account_id, new.iam_id, most) >= most:
+        return False
+    _insert(connection, new, RunState.WAITING_FOR_CREDENTIAL, PARKED_REASON[standing.why], now)
+    prompts.open_for(ctx, connection, new.account_id, new.iam_id, standing.why, actor)
+    _audit_start(connection, new, actor, {"waits_for": standing.why}, now)
+    return True
 
 
 def create_failed(
     ctx: Context, connection: sa.Connection, new: NewRun, actor: audit.Actor, reason: str
-) -> str:
+) -> None:
     """Record a run that could not even be queued, so that its owner sees that it did not happen, and why."""
     now = ctx.clock.now()
-    run_id = _insert(connection, new, RunState.FAILED, reason[:512], now)
-    _audit_start(connection, new, run_id, actor, {"failed": True}, now)
-    return run_id
+    _insert(connection, new, RunState.FAILED, reason[:512], now)
+    _audit_start(connection, new, actor, {"failed": True}, now)
 
 
 def get(ctx: Context, principal: Principal, run_id: str) -> RunView:
@@ -210,11 +212,10 @@ def output(
     return OutputView("", 0, truncated=False, finished=run.state in FINAL_STATES)
 
 
-def _insert(connection: sa.Connection, new: NewRun, state: RunState, reason: str, now: datetime) -> str:
-    run_id = str(uuid.uuid4())
+def _insert(connection: sa.Connection, new: NewRun, state: RunState, reason: str, now: datetime) -> None:
     store.insert(
         connection,
-        run_id=run_id,
+        run_id=new.id,
         account_id=new.account_id,
         iam_id=new.iam_id,
         task=new.task,
@@ -226,13 +227,11 @@ def _insert(connection: sa.Connection, new: NewRun, state: RunState, reason: str
         schedule_id=new.schedule_id,
         scheduled_for=new.scheduled_for,
     )
-    return run_id
 
 
 def _audit_start(
     connection: sa.Connection,
     new: NewRun,
-    run_id: str,
     actor: audit.Actor,
     details: dict[str, Any],
     now: datetime,
@@ -245,8 +244,8 @@ def _audit_start(
         new.account_id,
         new.iam_id,
         "run",
-        run_id,
-        run_id,
+        new.id,
+        new.id,
         {"task": new.task, **of_schedule, **details},
     )
     audit.append(connection, event, now)

@@ -17,12 +17,12 @@ from taskcred.services import runs
 from taskcred.services.context import Context
 from taskcred.services.cron import next_after
 from taskcred.services.parameters import verify_parameters
-from taskcred.store import audit
-from taskcred.store import runs as run_store
+from taskcred.store import audit, prompts
 from taskcred.store import schedules as store
+from taskcred.store.prompts import Standing
 
 GRACE: Final = timedelta(minutes=1)  # late by no more, a time has not been missed: a restart takes less
-_BATCH: Final = 50  # due times of one transaction: it holds the one write lock of SQLite
+_BATCH: Final = 20  # due times of one transaction: it holds the one write lock of SQLite
 
 
 def tick(ctx: Context, limit: int = 200) -> int:
@@ -36,40 +36,28 @@ def tick(ctx: Context, limit: int = 200) -> int:
                 break
         with ctx.store.write() as connection:
             rows = store.due(connection, now, min(_BATCH, limit - handled))
+            standings: dict[
+                tuple[str, str], Standing
+            ] = {}  # of owners; they cannot change in this transaction
             for row in rows:
-                _handle(ctx, connection, row, now)
+                owner = row.account_id, row.iam_id
+                if owner not in standings:
+                    standings[owner] = prompts.standing(connection, *owner)
+                _handle(ctx, connection, row, standings[owner], now)
         handled += len(rows)
     return handled
 
 
-def _handle(ctx: Context, connection: sa.Connection, row: sa.Row[Any], now: datetime) -> None:
+def _handle(
+    ctx: Context, connection: sa.Connection, row: sa.Row[Any], standing: Standing, now: datetime
+) -> None:
     """One due schedule. All its times up to now count as this one: a backlog is caught up with one run."""
     next_at = next_after(row.cron, row.timezone, now)
-    why_not = _reason_to_skip(connection, row, now)
+    why_not = _reason_to_skip(row, now)
     if why_not:
         if store.advance(connection, row.id, row.next_at, next_at):
             _audit_skip(connection, row, why_not, now)
         return
-    if not store.advance(connection, row.id, row.next_at, next_at, last_at=row.next_at):
-        return
-    run_id = _make_run(ctx, connection, row)
-    if run_id is None:
-        _audit_skip(connection, row, "too many of the owner's runs wait for a task credential", now)
-    else:
-        store.set_last_run(connection, row.id, run_id)
-
-
-def _reason_to_skip(connection: sa.Connection, row: sa.Row[Any], now: datetime) -> str:
-    if row.misfire == Misfire.SKIP and now - row.next_at > GRACE:
-        return "missed: it was due while taskcred could not start it"
-    if row.last_run_id is not None:
-        last = run_store.find(connection, row.last_run_id)
-        if last is not None and last.state == RunState.WAITING_FOR_CREDENTIAL:
-            return "its last run still waits for a task credential and stands for this one too"
-    return ""
-
-
-def _make_run(ctx: Context, connection: sa.Connection, row: sa.Row[Any]) -> str | None:
     new = runs.NewRun(
         row.account_id,
         row.iam_id,
@@ -79,12 +67,28 @@ def _make_run(ctx: Context, connection: sa.Connection, row: sa.Row[Any]) -> str 
         schedule_id=row.id,
         scheduled_for=row.next_at,
     )
+    if store.advance(connection, row.id, row.next_at, next_at, last_at=row.next_at, last_run_id=new.id):
+        _make_run(ctx, connection, new, standing)
+
+
+def _reason_to_skip(row: sa.Row[Any], now: datetime) -> str:
+    if row.misfire == Misfire.SKIP and now - row.next_at > GRACE:
+        return "missed: it was due while taskcred could not start it"
+    if row.last_state == RunState.WAITING_FOR_CREDENTIAL:
+        return "its last run still waits for a task credential and stands for this one too"
+    return ""
+
+
+def _make_run(ctx: Context, connection: sa.Connection, new: runs.NewRun, standing: Standing) -> None:
+    """Queue or park it; where neither can be, it is recorded as failed, so that its owner sees why."""
     try:
         # The catalogue may have changed since the schedule was made.
-        verify_parameters(runs.find_task(ctx, row.task), row.parameters)
+        verify_parameters(runs.find_task(ctx, new.task), new.parameters)
     except InvalidRequestError as error:
-        return runs.create_failed(ctx, connection, new, audit.KEEPER, error.message)
-    return runs.create(ctx, connection, new, audit.KEEPER)
+        runs.create_failed(ctx, connection, new, audit.KEEPER, error.message)
+        return
+    if not runs.create(ctx, connection, new, standing, audit.KEEPER):
+        runs.create_failed(ctx, connection, new, audit.KEEPER, runs.TOO_MANY_WAIT)
 
 
 def _audit_skip(connection: sa.Connection, row: sa.Row[Any], why: str, now: datetime) -> None:

@@ -39,22 +39,23 @@ def insert(
     """A new run: queued with its first dispatch, parked, or ended at once with a reason."""
     queued = state is RunState.QUEUED
     connection.execute(
-        t.runs.insert().values(
-            id=run_id,
-            account_id=account_id,
-            iam_id=iam_id,
-            task=task,
-            parameters=parameters,
-            state=state,
-            reason=reason,
-            schedule_id=schedule_id,
-            scheduled_for=scheduled_for,
-            started_by=started_by,
-            dispatch_no=1 if queued else 0,
-            created_at=now,
-            queued_at=now if queued else None,
-            ended_at=now if state is RunState.FAILED else None,
-        )
+        t.runs.insert(),
+        {
+            "id": run_id,
+            "account_id": account_id,
+            "iam_id": iam_id,
+            "task": task,
+            "parameters": parameters,
+            "state": state,
+            "reason": reason,
+            "schedule_id": schedule_id,
+            "scheduled_for": scheduled_for,
+            "started_by": started_by,
+            "dispatch_no": 1 if queued else 0,
+            "created_at": now,
+            "queued_at": now if queued else None,
+            "ended_at": now if state is RunState.FAILED else None,
+        },
     )
 
 

@@ -59,8 +59,10 @@ def is_any_due(connection: sa.Connection, now: datetime) -> bool:
 
 
 def due(connection: sa.Connection, now: datetime, limit: int) -> list[sa.Row[Any]]:
-    """Schedules that are due, the longest first."""
-    return list(connection.execute(_due(now).limit(limit)))
+    """Schedules that are due, the longest first, each with `last_state`: its last run's, if it is there."""
+    last = t.runs.c.state.label("last_state")
+    joined = t.schedules.outerjoin(t.runs, t.runs.c.id == t.schedules.c.last_run_id)
+    return list(connection.execute(_due(now).add_columns(last).select_from(joined).limit(limit)))
 
 
 def advance(
@@ -74,11 +76,6 @@ def advance(
         .values(next_at=next_at, **values)
     )
     return done.rowcount == 1
-
-
-def set_last_run(connection: sa.Connection, schedule_id: str, run_id: str) -> None:
-    """The run that was made for the time the schedule has just gone on from."""
-    connection.execute(t.schedules.update().where(t.schedules.c.id == schedule_id).values(last_run_id=run_id))
 
 
 def _due(now: datetime) -> sa.Select[Any]:
