@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,28 @@ def test_every_command_can_answer_in_json_but_those_that_run_until_stopped() -> 
         if "--json" not in {o for p in command.params for o in p.opts}
     }
     assert without == {"taskcred serve", "taskcred worker", "taskcred keeper"}
+
+
+def mentioned() -> set[str]:
+    """What source, pages and docs tell people to type: `taskcred …` in backticks, or in a page's macro call."""
+    root = Path(__file__).parents[2]
+    files = [
+        *root.glob("*.md"),
+        *root.glob("docs/**/*.md"),
+        *root.glob("src/**/*.py"),
+        *root.glob("src/**/*.html"),
+    ]
+    pattern = re.compile(r"(?:`|, \\[\"|, \")taskcred ((?:[a-z][a-z-]*[ `\"])+)")
+    return {
+        found.rstrip(' `"') for file in files for found in pattern.findall(file.read_text(encoding="utf-8"))
+    }
+
+
+@pytest.mark.parametrize("words", sorted(mentioned()))
+def test_a_command_that_people_are_told_to_type_exists(words: str) -> None:
+    command: Any = ROOT
+    for word in words.split():
+        if not hasattr(command, "commands"):
+            return  # what follows is an argument
+        assert word in command.commands, f"taskcred {words}"
+        command = command.commands[word]
