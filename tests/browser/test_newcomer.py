@@ -49,8 +49,11 @@ def test_from_sign_in_to_a_finished_run_and_a_deleted_key(
         expect(page.locator(".big .state")).to_have_text("Succeeded", timeout=60_000)
         expect(page.locator(".output")).to_contain_text("hello")
 
-        page.get_by_role("link", name="Profile and settings").click()
-        page.get_by_role("link", name="Rotate key").click()
+        # A fresh proof of identity is asked for although the browser is signed in.
+        page.goto("/sign-in?fresh=1&return_to=/profile/api-key/rotate")
+        expect(page.get_by_role("heading", name="Rotate key")).to_have_count(0)
+        _sign_in(page, ada)
+        expect(page.get_by_role("heading", name="Rotate key")).to_be_visible()
         page.get_by_role("button", name="Rotate key").click()
         expect(page.get_by_text("Your key was rotated")).to_be_focused()
         page.get_by_role("link", name="Delete", exact=True).click()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from functools import cache, wraps
@@ -191,6 +192,7 @@ def render(template: str, **values: Any) -> str:
         words=words,
         here=request.path,
         tasks=ctx().tasks,
+        new_id=uuid.uuid4,
         zone_of=ZoneInfo,
         **values,
     )

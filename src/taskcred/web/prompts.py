@@ -14,7 +14,7 @@ from taskcred.http.safe_return import safe_return
 from taskcred.services import prompts, runs, schedules
 from taskcred.services.cursors import MAX_LIMIT
 from taskcred.web.api_key import MENDABLE, after_key, own_credential, refused
-from taskcred.web.frame import blueprint, fresh, go, me, render
+from taskcred.web.frame import blueprint, fresh, go, me, render, say
 from taskcred.web.sources import EXPIRY_CHOICES, SourceForm, read_source
 
 _SHOWN: Final = 5
@@ -25,6 +25,16 @@ def through_prompt(prompt_id: str | None, then: str) -> ResponseReturnValue:
     if prompt_id is None:
         return go(then)
     return go(f"/prompts/{prompt_id}?return_to={then}")
+
+
+@blueprint.get("/prompts")
+def prompt_list() -> ResponseReturnValue:
+    """There is one open prompt at most: go there."""
+    prompt_id = open_prompt()
+    if prompt_id is None:
+        say("Nothing waits for a key.")
+        return go("/")
+    return go(f"/prompts/{prompt_id}")
 
 
 @blueprint.route("/prompts/<prompt_id>", methods=["GET", "POST"])

@@ -19,6 +19,7 @@ from taskcred.services import schedules
 from taskcred.web import forms, words
 from taskcred.web.api_key import MENDABLE, refused
 from taskcred.web.frame import blueprint, fragment, go, me, render, say
+from taskcred.web.once import once
 from taskcred.web.prompts import open_prompt, through_prompt
 
 _FIELDS: Final = ("name", "cron", "timezone", "misfire")
@@ -143,15 +144,19 @@ def _submitted(task: Task, old: ScheduleView | None) -> ResponseReturnValue:
     }
     try:
         if old is None:
-            saved = schedules.create(ctx(), me(), task=task.name, **settings)
+            saved_id = once([task.name, settings], lambda: _create(task.name, settings))["id"]
         else:
             revision = request.form.get("revision", type=int)
-            saved = schedules.update(ctx(), me(), old.id, if_match=revision, **settings)
+            saved_id = schedules.update(ctx(), me(), old.id, if_match=revision, **settings).id
     except MENDABLE as error:
         return _form(task, old, values, form_errors(task, error)), status_of(error)
     say("The schedule was saved." if old else "The schedule was created.")
     # Without a usable key its runs would wait, so the person is led to the prompt now, and back here.
-    return through_prompt(open_prompt(), f"/schedules/{saved.id}")
+    return through_prompt(open_prompt(), f"/schedules/{saved_id}")
+
+
+def _create(task_name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    return {"id": schedules.create(ctx(), me(), task=task_name, **settings).id}
 
 
 def form_errors(task: Task, error: TaskcredError) -> dict[str, str]:

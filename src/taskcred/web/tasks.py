@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from flask import request
 from flask.typing import ResponseReturnValue
 
-from taskcred.domain.runs import RunState
 from taskcred.domain.tasks import Task
 from taskcred.http.authentication import context as ctx
 from taskcred.http.problems import status_of
@@ -15,6 +15,7 @@ from taskcred.services import runs
 from taskcred.web import forms
 from taskcred.web.api_key import MENDABLE, own_credential
 from taskcred.web.frame import blueprint, go, me, render, say
+from taskcred.web.once import once
 from taskcred.web.prompts import through_prompt
 from taskcred.web.schedules import find_task, form_errors, new_schedule_form
 
@@ -41,13 +42,19 @@ def task(name: str) -> ResponseReturnValue:
     if request.form.get("action") == "schedule":
         return new_schedule_form(chosen, reading.texts)
     try:
-        run = runs.start(ctx(), me(), task=name, parameters=reading.values)
+        run = once([name, reading.values], lambda: _start(name, reading.values))
     except MENDABLE as error:
         return _form(chosen, reading.texts, form_errors(chosen, error)), status_of(error)
-    if run.state is RunState.WAITING_FOR_CREDENTIAL:
-        return through_prompt(run.prompt_id, f"/runs/{run.id}")
+    path = f"/runs/{run['id']}"
+    if run["prompt_id"]:
+        return through_prompt(run["prompt_id"], path)
     say("The run was started.")
-    return go(f"/runs/{run.id}")
+    return go(path)
+
+
+def _start(name: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    run = runs.start(ctx(), me(), task=name, parameters=parameters)
+    return {"id": run.id, "prompt_id": run.prompt_id}
 
 
 def _form(chosen: Task, texts: Mapping[str, str], errors: Mapping[str, str]) -> str:

@@ -291,3 +291,42 @@ def test_an_absent_provider_leaves_pages_whole(house: House, ada: Resident, clie
             assert ada.account_id in page.text  # named by its id, since its name is not to be had
     finally:
         house.provider.recover()
+
+
+def test_a_form_sent_twice_starts_one_run(house: House, ada: Resident, client: Client) -> None:
+    house.give_key(ada)
+    browser = client(ada)
+    page = browser.get("/tasks/count-keys")
+    found = re.search(r'name="once" value="([0-9a-f]{32})"', page.text)
+    assert found is not None
+    fields = {"csrf_token": form_token(page), "once": found[1], "action": "run"}
+    first, second = (browser.post("/tasks/count-keys", data=fields) for _ in range(2))
+    assert first.headers["Location"] == second.headers["Location"]
+    assert len(runs.list_own(house.ctx, ada.principal)[0]) == 1
+    browser.post("/tasks/count-keys", data=fields | {"once": found[1][::-1]})
+    assert len(runs.list_own(house.ctx, ada.principal)[0]) == 2
+
+
+def test_the_same_form_with_other_contents_is_a_new_request(
+    house: House, ada: Resident, client: Client
+) -> None:
+    house.give_key(ada)
+    browser = client(ada)
+    page = browser.get("/tasks/train")
+    found = re.search(r'name="once" value="([0-9a-f]{32})"', page.text)
+    assert found is not None
+    fields = {"csrf_token": form_token(page), "once": found[1], "action": "run"}
+    for epochs in ("1", "2"):
+        browser.post(
+            "/tasks/train", data=fields | {"p.data_set": "sales", "p.size": '"small"', "p.epochs": epochs}
+        )
+    assert len(runs.list_own(house.ctx, ada.principal)[0]) == 2
+
+
+def test_the_address_of_all_prompts_leads_to_the_open_one(
+    house: House, ada: Resident, client: Client
+) -> None:
+    browser = client(ada)
+    assert browser.get("/prompts").headers["Location"] == "/"
+    run = house.start(ada)
+    assert browser.get("/prompts").headers["Location"] == f"/prompts/{run.prompt_id}"
