@@ -87,17 +87,15 @@ def test_every_command_can_answer_in_json_but_those_that_run_until_stopped() -> 
 
 
 def mentioned() -> set[str]:
-    """What source, pages and docs tell people to type: `taskcred …` in backticks, or in a page's macro call."""
+    """What source, pages and docs tell people to type: `taskcred …`, and in pages the macro `equivalents`."""
     root = Path(__file__).parents[2]
-    files = [
-        *root.glob("*.md"),
-        *root.glob("docs/**/*.md"),
-        *root.glob("src/**/*.py"),
-        *root.glob("src/**/*.html"),
-    ]
-    pattern = re.compile(r"(?:`|, \\[\"|, \")taskcred ((?:[a-z][a-z-]*[ `\"])+)")
+    prose = [*root.glob("*.md"), *root.glob("docs/**/*.md"), *root.glob("src/**/*.py")]
+    places = [(file, r"`taskcred ((?:[a-z][a-z-]*[ `])+)") for file in prose]
+    places += [(file, r"""[\[ ]"taskcred ((?:[a-z-]+[ "])+)""") for file in root.glob("src/**/*.html")]
     return {
-        found.rstrip(' `"') for file in files for found in pattern.findall(file.read_text(encoding="utf-8"))
+        words.rstrip(' `"')
+        for file, pattern in places
+        for words in re.findall(pattern, file.read_text(encoding="utf-8"))
     }
 
 
