@@ -267,6 +267,7 @@ def main() -> None:
     report, output = int(sys.argv[1]), int(sys.argv[2])
     for descriptor in (report, output):
         os.set_inheritable(descriptor, False)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())  # the worker blocks what it waits for
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _prctl(_PR_SET_DUMPABLE, 0)  # it holds the stand-in key: no ptrace, no core, no reading its memory

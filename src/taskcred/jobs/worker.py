@@ -1,9 +1,9 @@
 """The worker: takes dispatches from the engine and carries them out. It has no way to open the vault.
 
 Stopping has two stages. The first SIGTERM drains: nothing more is taken, and the process exits when its
-jobs have ended. SIGUSR1 retires: work goes on, and the process exits at the first moment without a job, to
-be replaced by a newer one. A second SIGTERM, a SIGINT, or the end of the supervisor ends the jobs at once; their runs
-are lost attempts, tried again by their tasks' rules.
+jobs have ended. A second SIGTERM, a SIGINT, or the end of the supervisor ends the jobs at once; their runs
+are lost attempts, tried again by their tasks' rules. SIGUSR1 retires: work goes on, and the process exits
+at the first moment without a job, to be replaced by a newer one.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 import structlog
@@ -44,7 +43,8 @@ _PULSE: Final = 0.5  # seconds between two looks at what was cancelled
 _BEAT: Final = 10  # pulses between two heartbeats
 _FORGET: Final = 7200  # pulses between two sweeps of the engine's rows
 _KEEP: Final = timedelta(days=1)  # the engine's rows of ended dispatches
-_TRY_LOCK: Final = 0.5  # seconds
+_MOMENT: Final = 0.25  # seconds between two looks at whether it is time to go
+_SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
 _LOOK_AGAIN: Final = timedelta(seconds=30)  # at a dispatch that failed for a reason nobody foresaw
 
 
@@ -75,14 +75,9 @@ class Worker:
         self._queue = queue
         self._draining = threading.Event()
         self._ending = threading.Event()
-        self._retiring = threading.Event()
+        self._retiring = False
         self._live: dict[str, Live] = {}
         self._lock = threading.Lock()
-        self._idle = threading.Condition(self._lock)
-
-    def drain(self) -> None:
-        """Take nothing more; `run` returns when the jobs have ended."""
-        self._draining.set()
 
     def end_now(self) -> None:
         """End the jobs and return from `run`. For the end of the supervisor; safe from any thread."""
@@ -94,13 +89,38 @@ class Worker:
 
         Raises ConfigurationError where jobs cannot be run as configured at all.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-        signal.signal(signal.SIGUSR1, lambda *_: self._retiring.set())
+        # Waited for, not handled: a handler that sets an event can find the main thread inside that event.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         settings = self._settings
         held = self._take_lock(settings.data_dir / "worker.lock")
         if held is None:
             return
+        self._host = self._prepare()
+        engine = Engine(
+            self._ctx.store.engine,
+            self._execute,
+            concurrency=settings.jobs.concurrency,
+            per_owner=settings.jobs.per_owner,
+        )
+        engine.start()
+        threading.Thread(target=self._pulse, name="pulse", daemon=True).start()
+        _log.info("worker ready", worker=settings.name)
+        on_ready()
+        while not self._draining.is_set():
+            self._listen()
+            if self._retiring and not self._live:
+                self._draining.set()
+        _log.info("worker drains", jobs=len(self._live))
+        engine.stop_taking()
+        while self._live:
+            self._listen()
+        engine.stop()
+        self._host.web.close()
+        os.close(held)
+        _log.info("worker stopped", worker=settings.name)
+
+    def _prepare(self) -> Host:
+        settings = self._settings
         chosen = isolation.choose(settings.jobs.isolation, settings.jobs.user)
         (_log.warning if chosen.kind in ("none", "refused") else _log.info)(
             "isolation of jobs", kind=chosen.kind, words=chosen.words
@@ -110,10 +130,9 @@ class Worker:
         if settings.ca_file is not None:
             ca_file = directory / "ca.pem"
             write_ca_file(settings.ca_file, ca_file)
-        web = WebClient(settings.url, settings.credential, settings.ca_file)
-        self._host = Host(
+        return Host(
             ctx=self._ctx,
-            web=web,
+            web=WebClient(settings.url, settings.credential, settings.ca_file),
             executor=f"worker:{settings.name}",
             url=settings.url,
             jobs=settings.jobs,
@@ -124,30 +143,16 @@ class Worker:
             draining=self._draining,
             ending=self._ending,
         )
-        engine = Engine(
-            self._ctx.store.engine,
-            self._execute,
-            concurrency=settings.jobs.concurrency,
-            per_owner=settings.jobs.per_owner,
-        )
-        engine.start()
-        pulse = threading.Thread(target=self._pulse, name="pulse", daemon=True)
-        pulse.start()
-        _log.info("worker ready", worker=settings.name)
-        on_ready()
-        self._draining.wait()
-        _log.info("worker drains", jobs=len(self._live))
-        engine.stop_taking()
-        with self._idle:
-            while self._live:
-                self._idle.wait(1.0)
-        engine.stop()
-        web.close()
-        os.close(held)
-        _log.info("worker stopped", worker=settings.name)
 
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if self._draining.is_set() or number == signal.SIGINT:
+    def _listen(self) -> None:
+        """Take a signal if one comes within a moment."""
+        got = signal.sigtimedwait(_SIGNALS, _MOMENT)
+        if got is None:
+            return
+        if got.si_signo == signal.SIGUSR1:
+            self._retiring = True
+            return
+        if got.si_signo == signal.SIGINT or self._draining.is_set():
             self._ending.set()
         self._draining.set()
 
@@ -162,7 +167,7 @@ class Worker:
                 if not told:
                     _log.info("waiting for the worker before this one to finish its jobs")
                     told = True
-                self._draining.wait(_TRY_LOCK)
+                self._listen()
             else:
                 return fd
         os.close(fd)
@@ -185,9 +190,8 @@ class Worker:
             if not live.attempt_id:
                 insist(lambda: self._put_back(run_id, dispatch_no, owner, _LOOK_AGAIN))
         finally:
-            with self._idle:
+            with self._lock:
                 del self._live[run_id]
-                self._idle.notify_all()
 
     def _put_back(self, run_id: str, dispatch_no: int, owner: str, delay: timedelta) -> None:
         with self._ctx.store.write() as connection:

@@ -144,6 +144,17 @@ def test_a_second_signal_ends_the_jobs_at_once(host: JobsHost, tmp_path: Path) -
     assert host.wait(run_id).state is RunState.SUCCEEDED
 
 
+def test_a_retiring_worker_works_on_until_it_has_no_job(host: JobsHost) -> None:
+    worker = host.start_worker()
+    run_id = host.start("short")
+    host.wait(run_id, [RunState.RUNNING])
+    worker.send_signal(signal.SIGUSR1)
+    later = host.start("counted")
+    assert host.wait(later).state is RunState.SUCCEEDED
+    assert worker.wait(WAIT) == 0
+    assert host.get(run_id).state is RunState.SUCCEEDED
+
+
 def test_a_second_worker_waits_for_the_first_to_go(host: JobsHost) -> None:
     first = host.start_worker()
     second = host.spawn_worker()
