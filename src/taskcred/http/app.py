@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -46,13 +46,11 @@ def create_app(
     secret_key: Secret,
     cookie_secure: bool,
     provider_origin: str = "",
-    parts: Mapping[str, health.Check] | None = None,
 ) -> OpenAPI:
     """The REST API and the sign-in as one Flask app, to which pages are added as blueprints.
 
     `secret_key` signs cookies and is the same in every process. `cookie_secure` where users reach us by
-    https. `provider_origin` is where sign-in pages are, if not here. `parts` are further parts that
-    /readyz looks at; each raises what is wrong with it.
+    https. `provider_origin` is where sign-in pages are, if not here.
     """
     app = OpenAPI(
         "taskcred.http",
@@ -66,7 +64,7 @@ def create_app(
     )
     app.request_class = StrictRequest
     app.extensions["taskcred"] = ctx
-    app.extensions["taskcred.health"] = health.Health(ctx, parts or {})
+    app.extensions["taskcred.health"] = health.Health(ctx)
     app.extensions["taskcred.metrics"] = Metrics(ctx)
     app.config.update(
         # Flask signs its cookie with it.

@@ -10,15 +10,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from flask import Request, current_app, g, redirect, request, session
-from werkzeug.exceptions import HTTPException
+from flask import Request, current_app, g, request, session
 
-from taskcred.domain.permissions import Authentication, Permission, Principal, decide_permission
+from taskcred.domain.permissions import Authentication, Permission, Principal
 from taskcred.domain.secret import Secret
-from taskcred.errors import ForbiddenError, InvalidTokenError
+from taskcred.errors import InvalidTokenError
 from taskcred.http.csrf import require_csrf_token
 from taskcred.http.problems import request_id
-from taskcred.http.safe_return import sign_in_path
 from taskcred.identity import claims as identity_claims
 from taskcred.ports import AccessToken
 from taskcred.services import sessions, tokens
@@ -58,26 +56,6 @@ def current_principal() -> Principal | None:
     return principal
 
 
-def require_session() -> Principal:
-    """For pages: the signed-in person; anybody else is sent to sign in and brought back."""
-    principal = current_principal()
-    if principal is None:
-        raise _Redirect(sign_in_path(_here()))
-    return principal
-
-
-def require_fresh(permission: Permission) -> Principal:
-    """For pages: the signed-in person, having proved who they are recently enough for `permission`; sent to
-    sign in anew where not. Raises ForbiddenError where a fresh sign-in would not help."""
-    principal = require_session()
-    denied = decide_permission(permission, principal, context().clock.now())
-    if denied is not None and denied.code == "fresh_sign_in_required":
-        raise _Redirect(sign_in_path(_here(), fresh=True))
-    if denied is not None:
-        raise ForbiddenError(denied.message, hint=denied.hint, code=denied.code)
-    return principal
-
-
 def enter(permission: Permission) -> None:
     """Let the API request in, or raise InvalidTokenError (401) or ForbiddenError (403, audited)."""
     if permission is Permission.RUN_ATTEMPT:
@@ -95,19 +73,6 @@ def caller() -> Principal:
     """The principal that `enter` let in."""
     principal: Principal = g.principal
     return principal
-
-
-def _here() -> str:
-    if request.method in _SAFE:
-        return request.full_path.rstrip("?")
-    return "/"
-
-
-class _Redirect(HTTPException):
-    """Leave the view with a redirect."""
-
-    def __init__(self, path: str) -> None:
-        super().__init__(response=redirect(path, 303))
 
 
 def _identify(incoming: Request) -> Principal:

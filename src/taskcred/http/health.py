@@ -8,7 +8,7 @@ and taking every web process out of a load balancer would cut them off.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 from flask import Blueprint, Response, current_app, jsonify
@@ -21,21 +21,18 @@ from taskcred.services.context import Context
 
 blueprint: Final = Blueprint("health", __name__)
 
-Check = Callable[[], None]
 _KEEP: Final = 2.0  # seconds: asking us often must not mean asking the vault often
 
 
 class Health:
-    """The parts' states, asked for at most every two seconds. A part without which nothing can be answered
-    is `needed`; the others only degrade."""
+    """The parts' states, asked for at most every two seconds."""
 
-    def __init__(self, ctx: Context, parts: Mapping[str, Check]) -> None:
+    def __init__(self, ctx: Context) -> None:
         self._clock: Final[Clock] = ctx.clock
-        self._parts: Final = {
+        self._parts: Final[dict[str, Callable[[], None]]] = {
             "records": lambda: _read(ctx),
             "vault": ctx.vault.check,
             "identity_provider": ctx.provider.check,
-            **parts,
         }
         self._lock: Final = threading.Lock()
         self._known: tuple[float, dict[str, str]] | None = None
@@ -54,7 +51,7 @@ def _read(ctx: Context) -> None:
         connection.exec_driver_sql("SELECT 1")
 
 
-def _state(check: Check) -> str:
+def _state(check: Callable[[], None]) -> str:
     try:
         check()
     except TaskcredError as error:

@@ -46,7 +46,7 @@ class _Records(Collector):
         up = GaugeMetricFamily("taskcred_records_up", "1 where the records could be read.")
         try:
             with self._ctx.store.read() as connection:
-                found = figures.read(connection)
+                found = figures.read(connection, self._ctx.clock.now())
         except UnavailableError:
             up.add_metric((), 0)
             yield up
@@ -63,12 +63,25 @@ class _Records(Collector):
         yield _states("taskcred_prompts", "Prompts by state.", list(PromptState), found.prompts)
         yield _states("taskcred_intents", "Intents by state.", ["open", "done", "given_up"], found.intents)
         yield _states("taskcred_notices", "Notices by state.", ["open", "sent", "given_up"], found.notices)
-        yield GaugeMetricFamily("taskcred_live_attempts", "Attempts that are live.", found.live_attempts)
-        yield GaugeMetricFamily(
-            "taskcred_token_requests",
-            "Token requests answered to attempts that are kept.",
-            found.token_requests,
-        )
+        for name, words, value in (
+            ("taskcred_live_attempts", "Attempts that are live.", found.live_attempts),
+            (
+                "taskcred_token_requests",
+                "Token requests answered to attempts that are kept.",
+                found.token_requests,
+            ),
+            (
+                "taskcred_live_tokens",
+                "Access tokens made for runs that have not expired.",
+                found.live_tokens,
+            ),
+            (
+                "taskcred_failing_exchanges",
+                "Task credentials whose latest exchange failed.",
+                found.failing_exchanges,
+            ),
+        ):
+            yield GaugeMetricFamily(name, words, value)
 
 
 def _states(name: str, words: str, states: list[str], found: dict[str, int]) -> GaugeMetricFamily:

@@ -7,13 +7,11 @@ class the table does not name, or that lies outside the tree, is a bug: 500, an 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final
 
 import structlog
-from flask import Flask, Response, current_app, g, jsonify, make_response, request
-from flask.typing import ResponseReturnValue
+from flask import Flask, Response, g, jsonify, request
 from pydantic import BaseModel, Field
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
@@ -47,10 +45,6 @@ STATUS: Final[dict[type[TaskcredError], int]] = {
     errors.KeyRefusedError: 400,
     errors.ProviderRefusedError: 422,
 }
-
-# Where the pages put their way of showing a problem: (status, message, hint, where a person can mend it).
-PAGE: Final = "taskcred.problem_page"
-ProblemPage = Callable[[int, str, str, str | None], ResponseReturnValue]
 
 _IBM_SHAPED: Final = "/v1/task_credentials"
 
@@ -181,10 +175,7 @@ def _answer(
     details: dict[str, Any] | None = None,
 ) -> Response:
     details = details or {}
-    page: ProblemPage | None = current_app.extensions.get(PAGE)
-    if page is not None and _is_navigation():
-        response = make_response(page(status, message, hint, action_url))
-    elif is_ibm_shaped(request.path):
+    if is_ibm_shaped(request.path):
         response = jsonify(_ibm(status, code, message, hint, action_url, details))
         # The header that IBM's SDK cores show as an error's global_transaction_id.
         response.headers["X-Global-Transaction-Id"] = request_id()
@@ -205,12 +196,6 @@ def _answer(
         response.mimetype = "application/problem+json"
     response.status_code = status
     return response
-
-
-def _is_navigation() -> bool:
-    """Whether a person looks at a browser's window, and not a program at an answer."""
-    wanted = request.accept_mimetypes.best_match(("application/json", "text/html"))
-    return wanted == "text/html" and not request.path.startswith("/v1/")
 
 
 def _ibm(

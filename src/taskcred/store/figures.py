@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 import sqlalchemy as sa
 
@@ -20,11 +21,12 @@ class Figures:
     notices: dict[str, int]
     live_attempts: int
     token_requests: int  # answered to attempts that are still kept
+    live_tokens: int  # made for runs and not yet expired
+    failing_exchanges: int  # credentials whose latest exchange failed and is tried again
 
 
-def read(connection: sa.Connection) -> Figures:
+def read(connection: sa.Connection, now: datetime) -> Figures:
     """The figures of this instant."""
-    live = sa.select(sa.func.count()).where(t.attempts.c.outcome.is_(None))
     uses = sa.select(sa.func.coalesce(sa.func.sum(t.attempt_tokens.c.uses), 0))
     return Figures(
         credentials=_by_state(connection, t.task_credentials),
@@ -32,9 +34,15 @@ def read(connection: sa.Connection) -> Figures:
         prompts=_by_state(connection, t.prompts),
         intents=_by_state(connection, t.intents),
         notices=_by_state(connection, t.notices),
-        live_attempts=int(connection.execute(live).scalar_one()),
+        live_attempts=_count(connection, t.attempts.c.outcome.is_(None)),
         token_requests=int(connection.execute(uses).scalar_one()),
+        live_tokens=_count(connection, t.run_tokens.c.expires_at > now),
+        failing_exchanges=_count(connection, t.access_tokens.c.failures > 0),
     )
+
+
+def _count(connection: sa.Connection, which: sa.ColumnElement[bool]) -> int:
+    return int(connection.execute(sa.select(sa.func.count()).where(which)).scalar_one())
 
 
 def _by_state(connection: sa.Connection, table: sa.Table) -> dict[str, int]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+import sqlalchemy as sa
 from prometheus_client.parser import text_string_to_metric_families
 
 from taskcred.domain.keytext import new_key
-from taskcred.errors import OutOfTouchError
 from taskcred.http.app import create_app
 from taskcred.testing import Failure
 from tests.support.site import Site
@@ -42,17 +42,11 @@ def test_parts_are_not_asked_at_every_request(site: Site) -> None:
 
 
 def test_without_the_records_nothing_is_ready(site: Site) -> None:
-    site.ctx.store.engine.dispose()
-
-    def away() -> None:
-        raise OutOfTouchError("The records are away.")
-
-    app = create_app(
-        site.ctx, secret_key=new_key("tck_"), cookie_secure=True, parts={"records": away, "tokens": away}
-    )
-    answer = app.test_client().get("/readyz")
+    site.ctx.store.engine = sa.create_engine("sqlite:////nowhere/records.db")
+    answer = site.client().get("/readyz")
     assert (answer.status_code, answer.get_json()["status"]) == (503, "not_ready")
-    assert answer.get_json()["parts"]["tokens"] == "out_of_touch"
+    assert answer.get_json()["parts"]["records"] == "store_busy"
+    assert "taskcred_records_up 0.0" in site.client().get("/metrics").text
 
 
 def test_metrics_tell_states_and_requests(site: Site) -> None:

@@ -128,17 +128,6 @@ def test_an_unknown_method_names_the_known_ones(site: Site) -> None:
     assert answer.get_json()["code"] == "method_not_allowed"
 
 
-def test_a_persons_browser_gets_the_pages_problem(site: Site) -> None:
-    def page(status: int, *texts: str | None) -> tuple[str, int]:
-        return f"<h1>{texts[0]}</h1>", status
-
-    site.app.extensions[problems.PAGE] = page
-    html = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-    assert site.client(html).get("/nowhere").text.startswith("<h1>")
-    assert site.client(html).get("/v1/nowhere").mimetype == "application/problem+json"
-    assert site.client().get("/nowhere").mimetype == "application/problem+json"
-
-
 def test_request_ids_are_taken_over_only_where_they_are_plain(site: Site) -> None:
     mine = site.client({"X-Request-Id": "gateway-0123"}).get("/healthz")
     odd = site.client({"X-Request-Id": "x" * 100}).get("/healthz")
