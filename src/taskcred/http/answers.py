@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final
 
 from flask import Response, jsonify, request
@@ -76,6 +77,8 @@ def once(header: IdempotencyHeader, work: Callable[[], Answer]) -> Response:
         asked = [request.path, request.get_json()]
         answer = idempotency.once(context(), caller(), str(request.endpoint), header.key, asked, work)
     response = _send(answer.body, answer.status, answer.body.get("revision"))
+    if answer.status == HTTPStatus.CREATED:
+        response.headers["Location"] = f"{request.path}/{answer.body['id']}"
     if isinstance(answer, Replayed):
         response.headers["Idempotency-Replayed"] = "true"
     return response

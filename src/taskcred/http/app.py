@@ -134,7 +134,8 @@ def _account(response: Response) -> Response:
     route = request.url_rule.rule if request.url_rule else "none"
     metrics: Metrics = current_app.extensions["taskcred.metrics"]
     metrics.count(request.method, route, response.status_code)
-    log.info(
+    write = log.debug if request.blueprint == "health" else log.info
+    write(
         "request",
         method=request.method,
         path=request.path,

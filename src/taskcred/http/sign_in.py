@@ -10,7 +10,7 @@ import base64
 import hashlib
 import secrets
 from typing import Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from flask import Blueprint, redirect, request, session
 from werkzeug.wrappers import Response
@@ -44,9 +44,11 @@ def begin() -> Response:
     return_to = safe_return(request.args.get("return_to"))
     fresh = request.args.get("fresh") == "1"
     home = urlsplit(ctx.public_url)
-    if request.host != home.netloc:
-        # The cookie must be set on the host that the provider sends the browser back to.
-        return redirect(f"{ctx.public_url}{request.full_path.rstrip('?')}", 303)
+    if request.host != home.netloc and "moved" not in request.args:
+        # The cookie must be set on the host that the provider sends the browser back to. Once: a proxy may
+        # give us another name than the one that users see.
+        query = urlencode({"return_to": return_to, **({"fresh": "1"} if fresh else {}), "moved": "1"})
+        return redirect(f"{ctx.public_url}/sign-in?{query}", 303)
     if not fresh and current_principal() is not None:
         return redirect(return_to, 303)
     state = secrets.token_urlsafe(24)
@@ -93,13 +95,14 @@ def finish() -> Response:
 
 @blueprint.post("/sign-out", provide_automatic_options=False)
 def sign_out() -> Response:
-    """End the page session."""
+    """End the page session, and lead to where the identity provider forgets this browser too: else the next
+    one at this machine would be signed in again at a click."""
     require_csrf_token()
     sid = session_id()
     if sid is not None:
         sessions.end(context(), sid, visit())
     session.clear()
-    return redirect("/", 303)
+    return redirect(context().provider.sign_out_url(), 303)
 
 
 @blueprint.post("/account", provide_automatic_options=False)

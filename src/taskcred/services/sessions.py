@@ -117,6 +117,7 @@ def sweep(ctx: Context) -> int:
     now = ctx.clock.now()
     policy = ctx.policy.sessions
     with ctx.store.write() as connection:
+        rows.forget_leases(connection, now)
         return rows.delete_expired(connection, now - policy.idle, now - policy.longest)
 
 
@@ -129,7 +130,7 @@ def _refresh(ctx: Context, row: rows.SessionRow, visit: Visit) -> rows.SessionRo
     """The session with a new access token. A refresh token may be good for one use, so one process asks at
     a time and the others go on with the old access token."""
     now = ctx.clock.now()
-    lease, holder = f"session:{row.digest.hex()[:48]}", secrets.token_hex(8)
+    lease, holder = rows.refresh_lease(row.digest), secrets.token_hex(8)
     if row.sealed_refresh_token is None:
         return row if row.token_expires_at > now else None
     with ctx.store.write() as connection:

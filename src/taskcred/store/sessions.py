@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 import sqlalchemy as sa
 
 from taskcred.store import tables as t
+
+_LEASE: Final = "session:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,17 @@ def delete_expired(connection: sa.Connection, seen_before: datetime, created_bef
     return connection.execute(
         t.sessions.delete().where(sa.or_(c.last_seen_at < seen_before, c.created_at < created_before))
     ).rowcount
+
+
+def refresh_lease(digest: bytes) -> str:
+    """The name of the lease under which this session's tokens are replaced."""
+    return f"{_LEASE}{digest.hex()[:48]}"
+
+
+def forget_leases(connection: sa.Connection, now: datetime) -> None:
+    """Forget leases that a process left which died while it replaced a session's tokens."""
+    c = t.leases.c
+    connection.execute(t.leases.delete().where(c.name.startswith(_LEASE), c.until < now))
 
 
 def remember_owner(connection: sa.Connection, iam_id: str, email: str, name: str, now: datetime) -> None:

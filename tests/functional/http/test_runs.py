@@ -34,6 +34,7 @@ def test_a_run_without_a_credential_waits_and_the_answer_queues_it(site: Site) -
     run = _start(me)
     assert run.status_code == 201
     body = run.get_json()
+    assert run.headers["Location"] == f"/v1/runs/{body['id']}"
     assert body["state"] == "waiting_for_credential"
     (prompt,) = me.get("/v1/prompts?state=open").get_json()["items"]
     assert body["prompt_id"] == prompt["id"]

@@ -10,10 +10,13 @@ import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from taskcred.domain.keytext import new_key
+from taskcred.domain.secret import Secret
 from taskcred.http.app import create_app
 from taskcred.http.authentication import SESSION_ID, current_principal
 from taskcred.http.safe_return import safe_return
 from taskcred.services import sessions
+from taskcred.store import leases
+from taskcred.store import sessions as rows
 from taskcred.store import tables as t
 from taskcred.testing import Failure
 from tests.support.site import BASE, Site
@@ -160,9 +163,53 @@ def test_a_busy_session_ends_after_twelve_hours(site: Site) -> None:
 
 def test_old_sessions_are_swept(site: Site) -> None:
     site.signed_in()
+    with site.ctx.store.write() as connection:
+        leases.take(connection, rows.refresh_lease(b"x"), "dead", site.clock.now(), timedelta(seconds=15))
+        leases.take(connection, "keeper", "alive", site.clock.now(), timedelta(seconds=15))
     site.clock.advance(timedelta(minutes=31))
     assert sessions.sweep(site.ctx) == 1
     assert sessions.sweep(site.ctx) == 0
+    with site.ctx.store.read() as connection:
+        assert connection.execute(sa.select(t.leases.c.name)).scalars().all() == ["keeper"]
+
+
+def test_one_request_at_a_time_replaces_a_token_and_the_others_go_on(site: Site) -> None:
+    browser = site.signed_in()
+    site.clock.advance(timedelta(minutes=29))
+    browser.get("/v1/runs")
+    site.clock.advance(timedelta(minutes=29))
+    with browser.session_transaction(base_url=BASE) as cookie:
+        held = Secret(cookie[SESSION_ID])
+    meanwhile = []
+
+    def hook(method: str) -> None:
+        if method == "refresh_sign_in":
+            # Another request of the same browser arrives while the provider works.
+            meanwhile.append(sessions.find(site.ctx, held, sessions.Visit()))
+
+    site.provider.hook = hook
+    assert browser.get("/v1/runs").status_code == 200
+    assert len(meanwhile) == 1
+    assert meanwhile[0] is not None
+    assert meanwhile[0].iam_id == site.iam_id
+
+
+def test_a_lease_of_a_dead_process_does_not_end_the_session(site: Site) -> None:
+    browser = site.signed_in()
+    site.clock.advance(timedelta(minutes=29))
+    browser.get("/v1/runs")
+    site.clock.advance(timedelta(minutes=29))
+    with browser.session_transaction(base_url=BASE) as cookie:
+        lease = rows.refresh_lease(Secret(cookie[SESSION_ID]).digest())
+    with site.ctx.store.write() as connection:
+        assert leases.take(connection, lease, "dead", site.clock.now(), timedelta(seconds=15))
+    assert browser.get("/v1/runs").status_code == 200
+    assert site.provider.calls["refresh_sign_in"] == 0
+    site.clock.advance(timedelta(minutes=2))
+    assert browser.get("/v1/runs").status_code == 200
+    assert site.provider.calls["refresh_sign_in"] == 1
+    with site.ctx.store.read() as connection:
+        assert connection.execute(sa.select(sa.func.count()).select_from(t.leases)).scalar_one() == 0
 
 
 def test_an_access_token_is_replaced_before_it_ends(site: Site) -> None:
@@ -204,7 +251,9 @@ def test_signing_out_needs_our_own_page_and_ends_the_session(site: Site) -> None
     assert browser.get("/v1/runs").status_code == 200
     with browser.session_transaction(base_url=BASE) as cookie:
         held = cookie[SESSION_ID]
-    assert browser.post("/sign-out", headers=_csrf(browser)).status_code == 303
+    answer = browser.post("/sign-out", headers=_csrf(browser))
+    # Where the provider forgets this browser: else its next user would be let in without a password.
+    assert (answer.status_code, answer.headers["Location"]) == (303, f"{BASE}/identity/sign-out")
     assert browser.get("/v1/runs").status_code == 401
     thief = site.client()
     with thief.session_transaction(base_url=BASE) as cookie:
@@ -287,8 +336,13 @@ def test_our_own_paths_are_returned_to(raw: str) -> None:
 
 def test_a_sign_in_under_another_name_of_this_host_moves_to_the_public_one(site: Site) -> None:
     answer = site.client().get("/sign-in?return_to=/runs", base_url="https://localhost:8300")
-    assert answer.headers["Location"] == f"{BASE}/sign-in?return_to=/runs"
+    assert answer.headers["Location"] == f"{BASE}/sign-in?return_to=%2Fruns&moved=1"
     assert "Set-Cookie" not in answer.headers
+
+
+def test_a_proxy_that_renames_the_host_is_no_endless_way(site: Site) -> None:
+    answer = site.client().get("/sign-in?moved=1", base_url="http://10.0.0.7:8300")
+    assert urlsplit(answer.headers["Location"]).path == "/identity/authorize"
 
 
 def test_a_fresh_sign_in_asks_the_provider_to_ask_again(site: Site) -> None:
