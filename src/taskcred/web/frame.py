@@ -10,6 +10,7 @@ from functools import cache, wraps
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final, ParamSpec
+from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
 import structlog
@@ -38,6 +39,15 @@ blueprint: Final = Blueprint(
 
 # A form that needs a recent sign-in is opened only while there is time left to fill it in.
 _TIME_TO_FILL_IN: Final = timedelta(minutes=5)
+
+# Where errors send people, by the name of the page.
+_PLACES: Final = (
+    ("/sign-in", "Sign in"),
+    ("/profile/api-key/create", "Create key"),
+    ("/profile", "User API key"),
+    ("/prompts", "Answer"),
+    ("/runs", "Runs"),
+)
 
 P = ParamSpec("P")
 View = Callable[P, ResponseReturnValue]
@@ -110,8 +120,9 @@ def _error_page(error: TaskcredError) -> ResponseReturnValue:
     if status >= 500 and error.retry == "never":
         log.error("failed", code=error.error_code, exc_info=error)
         return _bug_page()
-    action = (error.action_url, "Go there") if error.action_url else None
-    return problem_page(status, error.message, error.hint, action=action)
+    # The service's hint for this names an API route.
+    hint = "It may be gone, or be in another account of yours." if status == 404 else error.hint
+    return problem_page(status, error.message, hint, action=_action(error.action_url))
 
 
 @blueprint.errorhandler(500)
@@ -136,10 +147,17 @@ def _problem_for_browsers(response: Response) -> Response:
     if not request.accept_mimetypes.accept_html or request.accept_mimetypes.best == "*/*":
         return response
     problem = response.get_json()
-    action = (problem["action_url"], "Go there") if problem.get("action_url") else None
-    return make_response(
-        problem_page(response.status_code, str(problem["detail"]), str(problem["hint"]), action=action)
-    )
+    hint = "Follow a link from here." if response.status_code == 404 else str(problem["hint"])
+    action = _action(problem.get("action_url"))
+    return make_response(problem_page(response.status_code, str(problem["detail"]), hint, action=action))
+
+
+def _action(url: str | None) -> tuple[str, str] | None:
+    """Where an error says one can act, with the name of that page."""
+    if not url:
+        return None
+    path = urlsplit(url).path
+    return url, next((name for prefix, name in _PLACES if path.startswith(prefix)), "Go on")
 
 
 def problem_page(
