@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import itertools
 import os
+import shutil
 import signal
 import stat
 import tempfile
@@ -116,6 +117,8 @@ class Worker:
             self._listen()
         engine.stop()
         self._host.web.close()
+        if self._host.isolation.kind == "user":
+            shutil.rmtree(self._host.directory, ignore_errors=True)  # nobody tidies temporary files for us
         os.close(held)
         _log.info("worker stopped", worker=settings.name)
 
