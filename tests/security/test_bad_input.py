@@ -8,6 +8,7 @@ strings and headers follow.
 from __future__ import annotations
 
 import copy
+import io
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, cast
@@ -258,6 +259,22 @@ def test_too_large_is_413_before_it_is_read(site: Site, house: House, route: str
     assert answer.status_code == 413
     assert _is_a_good_refusal(answer) is None
     assert _stored(site) == before
+
+
+def test_a_body_that_does_not_say_how_large_it_is_is_cut_off(house: House) -> None:
+    client, method, path, _ = house.bodies()["run"]
+    endless = io.BytesIO(b'{"task": "' + b"x" * (2 * 1024 * 1024))
+    answer = client.open(
+        path,
+        method=method,
+        input_stream=endless,
+        content_type="application/json",
+        headers={"Transfer-Encoding": "chunked"},
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    assert answer.status_code == 413
+    assert endless.tell() < 2 * 1024 * 1024
+    assert _is_a_good_refusal(answer) is None
 
 
 ODD_IDS = ("1", "-1", "none", "%00", "..%2f..%2fetc", "%ff%fe", "' OR 1=1 --", "{credential_id}", "x" * 5000)
