@@ -169,11 +169,11 @@ class Server:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in reversed([int(child) for child in children]):
             try:
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                title = Path(f"/proc/{pid}/comm").read_text().strip()
                 state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue  # ended between listing and looking
-            if name.encode() in words and state != "Z":
+            if title == f"taskcred-{name}" and state != "Z":
                 return pid
         return None
 

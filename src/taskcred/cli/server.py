@@ -50,9 +50,17 @@ def serve(
         tls = self_signed(files.tls, settings.server.host)
         said |= {"tls_cert": tls.certificate, "tls_key": tls.key}
         settings = local.settings(config, data_dir, server=said)
+    from taskcred.cli.app import run
     from taskcred.wiring import serve as wiring
 
-    wiring.serve(settings, config)
+    wiring.serve(settings, config, lambda arguments: run(list(arguments)))
+
+
+def prepare() -> None:
+    """Make or bring up to date what a start needs."""
+    from taskcred.wiring import prepare as wiring
+
+    wiring.prepare(local.settings(None, None))
 
 
 def worker(data_dir: DataDir = None, config: ConfigFile = None) -> None:
@@ -87,3 +95,4 @@ def add_to(app: typer.Typer) -> None:
     app.command()(worker)
     app.command()(keeper)
     app.command(hidden=True)(web)
+    app.command(hidden=True)(prepare)

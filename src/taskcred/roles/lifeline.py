@@ -1,4 +1,4 @@
-"""Two pipes between the supervisor and a role: one says "I am ready", the other "I am still here".
+"""A role's name, and two pipes between the supervisor and a role: one says "I am ready", the other "I am still here".
 
 A role that was started by a supervisor ends when the supervisor does, however that happened: the kernel
 closes the supervisor's end of the pipe, and the role reads end-of-file.
@@ -10,6 +10,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 LIFELINE_FD: Final = "_TASKCRED_LIFELINE_FD"
@@ -19,6 +20,11 @@ READY_FD: Final = "_TASKCRED_READY_FD"
 def _inherited(name: str) -> int | None:
     text = os.environ.pop(name, "")
     return int(text) if text else None
+
+
+def take_name(role: str) -> None:
+    """Be "taskcred-<role>" in ps and top, however this process was started (proc_pid_comm(5), 15 characters)."""
+    Path("/proc/self/comm").write_text(f"taskcred-{role}")
 
 
 def watch(on_supervisor_gone: Callable[[], None]) -> None:

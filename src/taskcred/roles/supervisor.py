@@ -2,6 +2,9 @@
 
 It holds no secret and does no work of its own, so it can stay while everything else is exchanged:
 
+At the first start web and keeper are forks of it (see `roles.forked`); the worker, which must not even have
+the code that opens a vault, and every replacement, which must have new code, are fresh interpreters.
+
 SIGHUP            a new web and a new keeper start; once they are ready the old ones leave (drained, lease
                   handed over); the worker is told to retire when its jobs have ended
 SIGTERM, SIGINT   everything stops in order; a second one stops at once
@@ -20,11 +23,12 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, Protocol
 
 import structlog
 
 from taskcred.errors import ConfigurationError
+from taskcred.roles.forked import Command, ForkedProcess
 from taskcred.roles.lifeline import LIFELINE_FD, READY_FD
 
 log = structlog.get_logger("supervisor")
@@ -37,17 +41,38 @@ _TAKE_OVER_WITHIN: Final = (
 _LONGEST_PAUSE: Final = 30.0
 
 
+class Process(Protocol):
+    """The part of `subprocess.Popen` that we use."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | Any:
+        """The exit code, negative for a signal; None while it lives."""
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int | None: ...
+    def terminate(self) -> None: ...
+    def kill(self) -> None: ...
+    def send_signal(self, number: int, /) -> None: ...
+
+
 @dataclass(slots=True)
 class Role:
-    """A kind of process to keep alive: its command line and how often it died of late."""
+    """A kind of process to keep alive: its command line and how often it died of late.
+
+    `essential`: not ready without it. `forkable`: its first process may be a fork.
+    """
 
     name: str
     arguments: Sequence[str]
-    process: subprocess.Popen[bytes] | None = None
+    essential: bool = True
+    forkable: bool = False
+    process: Process | None = None
     started: float = 0.0
     deaths: int = 0
     restart_at: float = 0.0
-    leaving: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    leaving: list[Process] = field(default_factory=list)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -73,11 +98,16 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 class Supervisor:
-    """Keeps `roles` alive. Those named in `replaced_on_hup` are exchanged one for one on SIGHUP."""
+    """Keeps `roles` alive. `command` carries out a command line of ours in a fork; `private` are descriptors
+    that no fork may keep."""
 
-    def __init__(self, roles: Sequence[Role], listener: socket.socket) -> None:
+    def __init__(
+        self, roles: Sequence[Role], listener: socket.socket, command: Command, private: Sequence[int]
+    ) -> None:
         self._roles = roles
         self._listener = listener
+        self._command = command
+        self._private = private
         self._lifeline_read, self._lifeline_write = os.pipe()
         self._wake_read, self._wake_write = os.pipe()
         for fd in (self._wake_read, self._wake_write):
@@ -85,13 +115,16 @@ class Supervisor:
         self._signals: list[int] = []
 
     def start(self) -> None:
-        """Start every role and return when all are ready. Raises ConfigurationError where one will not."""
+        """Start every role and return when the essential ones are ready. Raises ConfigurationError where
+        one of them will not be."""
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, lambda signum, _frame: self._signals.append(signum))
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        waiting = [(role, self._spawn(role)) for role in self._roles]
+        waiting = [(role, self._fork(role) if role.forkable else self._spawn(role)) for role in self._roles]
         for role, ready in waiting:
-            if not self._wait_ready(role, ready):
+            if not role.essential:
+                os.close(ready)
+            elif not self._wait_ready(role, ready):
                 self._stop()
                 raise ConfigurationError(
                     f"The {role.name} did not start.",
@@ -120,6 +153,17 @@ class Supervisor:
                 pass
         except BlockingIOError:
             return
+
+    def _fork(self, role: Role) -> int:
+        ready_read, ready_write = os.pipe()
+        mine = [ready_read, self._lifeline_write, self._wake_read, self._wake_write, *self._private]
+        if role.name != "web":
+            mine.append(self._listener.fileno())
+        environment = {LIFELINE_FD: str(self._lifeline_read), READY_FD: str(ready_write)}
+        role.process = ForkedProcess(self._command, role.arguments, environment, mine)
+        os.close(ready_write)
+        role.started = time.monotonic()
+        return ready_read
 
     def _spawn(self, role: Role) -> int:
         ready_read, ready_write = os.pipe()
@@ -166,7 +210,7 @@ class Supervisor:
                 old.terminate()
                 role.leaving.append(old)
 
-    def _keep_old(self, role: Role, old: subprocess.Popen[bytes]) -> None:
+    def _keep_old(self, role: Role, old: Process) -> None:
         failed, role.process = role.process, old
         if failed is not None and failed.poll() is None:
             failed.kill()
@@ -213,7 +257,7 @@ class Supervisor:
             self._wait_all(processes)
         self._listener.close()
 
-    def _wait_all(self, processes: list[subprocess.Popen[bytes]]) -> None:
+    def _wait_all(self, processes: list[Process]) -> None:
         end = time.monotonic() + _STOP_WITHIN
         for process in processes:
             hurried = False

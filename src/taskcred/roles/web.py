@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
+import structlog
+
+from taskcred.errors import TaskcredError
 from taskcred.roles import lifeline
 from taskcred.roles.listener import Listener
+
+log = structlog.get_logger("web")
+
+_M_ARENA_MAX: Final = -8  # malloc.h
 
 
 def pin_to_core(number: int, processes: int) -> None:
@@ -16,6 +27,35 @@ def pin_to_core(number: int, processes: int) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if processes <= len(cores):
         os.sched_setaffinity(0, {cores[number % len(cores)]})
+
+
+def keep_memory_together() -> None:
+    """Have the C library's allocator use two arenas instead of one for each of many threads, which fragment:
+    a web process stays about 25 MiB smaller (mallopt(3); nothing happens where the library has no such thing)."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 2)
+
+
+@contextmanager
+def repeating(work: Callable[[], None], period: float) -> Iterator[None]:
+    """Do `work` every `period` seconds beside the requests, until the block ends."""
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(period):
+            try:
+                work()
+            except TaskcredError as error:
+                log.warning("put off", code=error.error_code, why=error.message)
+
+    thread = threading.Thread(target=repeat, name="repeating", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 def serve(listener: Listener, *, drain: float) -> None:

@@ -54,5 +54,5 @@ def build_context(settings: Settings, vault: Vault, provider: IdentityProvider, 
         revocations=FileRevocationLog(directory_of(settings), clock),
         public_url=settings.server.public_url,
         policy=policy_of(settings),
-        tasks=load_tasks(settings.tasks),
+        tasks=load_tasks(settings.tasks, settings.jobs.http_allow),
     )

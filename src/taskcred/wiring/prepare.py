@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from datetime import timedelta
+from typing import Final
 
 from taskcred.clock import SystemClock
 from taskcred.config import Settings
 from taskcred.data_dir import DataDir, write_private
 from taskcred.domain.secret import Secret
 from taskcred.errors import RecordNotFoundError
+from taskcred.iam import operator
 from taskcred.jobs.engine import migrate_engine
 from taskcred.ports import Vault
 from taskcred.store import migrate, workers
@@ -18,7 +21,8 @@ from taskcred.store.sealer import Sealer
 from taskcred.wiring.common import COOKIE_KEY, TOKEN_KEYSET
 from taskcred.wiring.trusted import open_iam, open_vault
 
-WORKER_NAME = "embedded"
+WORKER_NAME: Final = "embedded"
+_LINK_LIFE: Final = timedelta(days=7)
 
 
 def prepare(settings: Settings) -> None:
@@ -37,6 +41,7 @@ def prepare(settings: Settings) -> None:
     iam.close()
     vault.close()
     engine.dispose()
+    _invite_administrator(settings, files)
 
 
 def _record_once(vault: Vault, path: str, fresh: Secret) -> None:
@@ -56,3 +61,13 @@ def _issue_worker_credential(store: Store, files: DataDir) -> None:
         worker_id = workers.add(connection, WORKER_NAME, secret, now)
     # The worker needs the text, to prove itself to web with it.
     write_private(files.worker_credential, f"{worker_id}:{secret.reveal()}\n")
+
+
+def _invite_administrator(settings: Settings, files: DataDir) -> None:
+    """On the first start: an account, its administrator, and a link that lets them choose a password, once."""
+    link = operator.invite_first_administrator(files.iam, settings.server.public_url, _LINK_LIFE)
+    if link is None:
+        return
+    # The administrator needs the text; it goes into a file only this user can read, never to a terminal.
+    write_private(files.administrator_link, link.reveal() + "\n")
+    print(f"The first administrator's one-time sign-in link is in {files.administrator_link}", flush=True)  # noqa: T201 - said to the person who started it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import timedelta
 from pathlib import Path
 
 import structlog
@@ -12,38 +11,36 @@ import structlog
 from taskcred import __version__, logs
 from taskcred.config import Settings
 from taskcred.data_dir import DataDir, lock, write_private
-from taskcred.domain.secret import Secret
-from taskcred.iam import operator
-from taskcred.jobs import isolation
+from taskcred.roles.forked import Command, ForkedProcess
 from taskcred.roles.supervisor import Role, Supervisor, listen
-from taskcred.wiring.prepare import prepare
+from taskcred.wiring import keeper as _keeper  # noqa: F401 - loaded once, for the forks
+from taskcred.wiring import prepare as _prepare  # noqa: F401 - likewise
+from taskcred.wiring import web as _web  # noqa: F401 - likewise
 
 log = structlog.get_logger("serve")
 
 
-def serve(settings: Settings, config_file: Path | None) -> None:
-    """Serve until stopped. Raises ConfigurationError or IntegrityError before anything is started."""
+def serve(settings: Settings, config_file: Path | None, command: Command) -> None:
+    """Serve until stopped. `command` carries out a command line of ours in a fork: preparing, web, keeper.
+
+    Raises ConfigurationError, or SystemExit with the code of a preparation that failed and said why, before
+    anything is started.
+    """
     logs.configure(settings.log, "supervisor")
     files = DataDir(settings.data_dir.resolve())
     files.make()
     held = lock(files.serve_lock, "taskcred serve")
     listener = listen(settings.server.host, settings.server.port)
     settings = _with_public_url(settings, listener.getsockname()[1])
-    prepare(settings)
-    _invite_administrator(settings, files)
-    jobs = isolation.choose(settings.jobs.isolation, settings.jobs.user)
-    for name, value in _for_roles(settings, files, config_file).items():
-        os.environ[name] = value
-    supervisor = Supervisor(_roles(settings, listener.fileno()), listener)
+    os.environ.update(_for_roles(settings, files, config_file))
+    # What opens the vault does so in a fork, so that this process, of which others are forked, never had its keys.
+    prepared = ForkedProcess(command, ("prepare",), {}, [listener.fileno(), held]).wait()
+    if prepared:
+        raise SystemExit(prepared)
+    supervisor = Supervisor(_roles(settings, listener.fileno()), listener, command, [held])
     supervisor.start()
     write_private(files.server, json.dumps({"url": settings.server.public_url, "pid": os.getpid()}))
-    log.info(
-        "serving",
-        url=settings.server.public_url,
-        version=__version__,
-        jobs=jobs.words,
-        data_dir=str(files.path),
-    )
+    log.info("serving", url=settings.server.public_url, version=__version__, data_dir=str(files.path))
     try:
         supervisor.run()
     finally:
@@ -77,19 +74,7 @@ def _for_roles(settings: Settings, files: DataDir, config_file: Path | None) -> 
 
 def _roles(settings: Settings, fd: int) -> list[Role]:
     web = [
-        Role("web", ("web", "--socket", str(fd), "--number", str(number)))
+        Role("web", ("web", "--socket", str(fd), "--number", str(number)), forkable=True)
         for number in range(settings.server.processes)
     ]
-    return [*web, Role("keeper", ("keeper",)), Role("worker", ("worker",))]
-
-
-def _invite_administrator(settings: Settings, files: DataDir) -> None:
-    """On the first start: an account, its administrator, and a link that lets them choose a password, once."""
-    link: Secret | None = operator.invite_first_administrator(
-        files.iam, settings.server.public_url, timedelta(days=7)
-    )
-    if link is None:
-        return
-    # The administrator needs the text; it goes into a file only this user can read, never to a terminal.
-    write_private(files.administrator_link, link.reveal() + "\n")
-    print(f"The first administrator's one-time sign-in link is in {files.administrator_link}", flush=True)  # noqa: T201 - said to the person who started it
+    return [*web, Role("keeper", ("keeper",), forkable=True), Role("worker", ("worker",), essential=False)]

@@ -43,6 +43,7 @@ def build_worker_context(settings: Settings) -> Context:
 
 def run(settings: Settings) -> None:
     """A worker process: waits for the one before it, then runs jobs until told to stop."""
+    lifeline.take_name("worker")
     logs.configure(settings.log, "worker")
     ctx = build_worker_context(settings)
     worker = Worker(_worker_settings(settings), ctx, cast("DbosQueue", ctx.queue))
