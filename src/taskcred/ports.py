@@ -1,4 +1,4 @@
-"""What we need from outside, by role: a vault, an identity provider, a clock.
+"""What we need from outside, by role: a vault, an identity provider, a clock, the revocation log.
 
 No transaction or connection of the records database may be open while a Vault or IdentityProvider method
 runs (`taskcred.testing` enforces it). Adapters translate their library's exceptions into `errors`.
@@ -23,6 +23,14 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back; only differences mean something."""
+        ...
+
+
+class RevocationLog(Protocol):
+    """The log outside every backup that says what must stay ended after a restore."""
+
+    def append(self, kind: str, ref: str, account_id: str, iam_id: str) -> None:
+        """Durable when it returns; ids and times only. Raises StoreBusyError where it cannot be written."""
         ...
 
 
@@ -138,6 +146,11 @@ class IdentityProvider(Protocol):
 
     def delete_key(self, authority: Secret, provider_key_id: str) -> None:
         """Delete a key; nothing happens where it is gone."""
+        ...
+
+    def sign_out_url(self) -> str:
+        """Where to send a browser so that the provider forgets its sign-in too (OpenID Connect
+        RP-Initiated Logout 1.0)."""
         ...
 
     def sign_in_url(self, *, redirect_uri: str, state: str, code_challenge: str, fresh: bool) -> str:

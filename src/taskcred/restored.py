@@ -58,7 +58,7 @@ def make_safe(
                 replayed = Replayed(False, locked=_lock_all(connection, created_at, now))
             else:
                 replayed = _replay(connection, revoked, now)
-            dead_keys = _provider_key_ids(connection, revoked or [])
+            made_by_us = _provider_key_ids(connection, revoked or [])
             details = {"backup_of": created_at.isoformat(), **asdict(replayed)}
             event = audit.Event(
                 "data:restore", "success", audit.OPERATOR, "", "", "data", "", details=details
@@ -66,7 +66,7 @@ def make_safe(
             audit.append(connection, event, now)
     finally:
         engine.dispose()
-    _end_in_iam(directory / "iam.db", dead_keys)
+    _end_in_iam(directory / "iam.db", made_by_us, revoked or [])
     return replayed
 
 
@@ -140,26 +140,40 @@ def _end_key(connection: sa.Connection, key_id: str, now: datetime) -> int:
 
 
 def _provider_key_ids(connection: sa.Connection, revoked: list[Revocation]) -> set[str]:
-    """Keys to end in the local IAM before it can answer: those the log names by the IAM's own ids, and those
-    we made for keys and credentials that it names."""
+    """The local IAM's ids of what we made for the keys and credentials that the log names."""
     refs = {entry.ref for entry in revoked if entry.kind in {"key", "credential"}}
     c = t.keys.c
     made = sa.select(c.id, c.credential_id, c.provider_key_id).where(
         c.origin == Origin.GENERATED, c.provider_key_id.is_not(None)
     )
-    ours = {
+    return {
         row.provider_key_id for row in connection.execute(made) if row.id in refs or row.credential_id in refs
     }
-    return ours | {entry.ref for entry in revoked if entry.kind == "iam_key"}
 
 
-def _end_in_iam(database: Path, key_ids: set[str]) -> None:
+def _end_in_iam(database: Path, made_by_us: set[str], revoked: list[Revocation]) -> None:
+    """Before the local IAM can answer: end its sign-ins, and what was ended or disabled there since."""
+    deleted = made_by_us | {entry.ref for entry in revoked if entry.kind == "iam_key"}
+    service_ids = {entry.ref for entry in revoked if entry.kind == "iam_service_id"}
+    is_disabled = {
+        entry.ref: entry.kind == "iam_key_disabled"  # the latest entry about a key counts
+        for entry in revoked
+        if entry.kind in {"iam_key_disabled", "iam_key_enabled"}
+    }
+    keys, ids = iam.api_keys, iam.service_ids
     engine = sqlite_engine(database)
     try:
         with engine.begin() as connection:
             for table in (iam.sign_ins, iam.authorization_codes, iam.refresh_tokens, iam.sign_in_links):
                 connection.execute(table.delete())
-            for key_id in key_ids:
-                connection.execute(iam.api_keys.delete().where(iam.api_keys.c.id == key_id))
+            for key_id in deleted:
+                connection.execute(keys.delete().where(keys.c.id == key_id))
+            for service_id in service_ids:
+                gone = ids.c.id == service_id
+                its_keys = keys.c.iam_id.in_(sa.select(ids.c.iam_id).where(gone))
+                connection.execute(keys.delete().where(its_keys))
+                connection.execute(ids.delete().where(gone))
+            for key_id, disabled in is_disabled.items():
+                connection.execute(keys.update().where(keys.c.id == key_id).values(disabled=disabled))
     finally:
         engine.dispose()

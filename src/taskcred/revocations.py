@@ -25,7 +25,9 @@ FILE_NAME: Final = "revocations.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One entry. `kind`: credential, key, iam_key, attempt, worker; `ref`: its id."""
+    """One entry. `kind` says what `ref` is the id of: credential, key, attempt, worker; of the local IAM
+    iam_key (deleted), iam_key_disabled, iam_key_enabled (again: it takes back the one before) and
+    iam_service_id (deleted, with its keys)."""
 
     kind: str
     ref: str
@@ -47,7 +49,7 @@ def directory_of(settings: Settings) -> Path:
 
 
 class FileRevocationLog:
-    """Implements `services.context.RevocationLog` on a directory, which is made where it is missing."""
+    """Implements `ports.RevocationLog` on a directory, which is made where it is missing."""
 
     def __init__(self, directory: Path, clock: Clock) -> None:
         self._path: Final = directory / FILE_NAME
@@ -63,7 +65,7 @@ class FileRevocationLog:
             ) from error
 
     def append(self, kind: str, ref: str, account_id: str, iam_id: str) -> None:
-        """See `services.context.RevocationLog`. Raises StoreBusyError where the file cannot be written."""
+        """See `ports.RevocationLog`. Raises StoreBusyError where the file cannot be written."""
         entry = {"kind": kind, "ref": ref, "account_id": account_id, "iam_id": iam_id}
         try:
             self._append(entry)

@@ -61,4 +61,7 @@ def test_from_sign_in_to_a_finished_run_and_a_deleted_key(
         page.get_by_role("button", name="Delete key").click()
         expect(page.get_by_text("was deleted")).to_be_focused()
         page.get_by_role("button", name="Sign out").click()
-        expect(page.get_by_role("link", name="Sign in")).to_be_visible()
+        expect(page.get_by_role("heading", name="You are signed out")).to_be_visible()
+        # For good: the identity provider asks for the password again.
+        page.goto("/sign-in")
+        expect(page.get_by_label("Password")).to_be_visible()

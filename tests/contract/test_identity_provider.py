@@ -26,7 +26,7 @@ from taskcred.iam.service import IamConfig, LocalIam
 from taskcred.identity.claims import is_interactive
 from taskcred.identity.client import IamClient
 from taskcred.ports import IdentityProvider, SignIn
-from taskcred.testing import FrozenClock, InMemoryIdentityProvider, InMemoryVault
+from taskcred.testing import FrozenClock, InMemoryIdentityProvider, InMemoryVault, RecordingRevocations
 
 URL = "https://taskcred.test"
 CALLBACK = f"{URL}/auth/callback"
@@ -77,7 +77,7 @@ class LocalIamWorld:
         self.clock = FrozenClock()
         vault = InMemoryVault()
         config = IamConfig(database=directory / "iam.db", issuer=f"{URL}/identity")
-        self.iam = LocalIam(config, vault, self.clock)
+        self.iam = LocalIam(config, vault, self.clock, RecordingRevocations())
         self.iam.prepare()
         with Operator(config.database, self.clock) as operator:
             ada = operator.create_user(

@@ -137,6 +137,7 @@ def routes(iam: LocalIam) -> Blueprint:
             row = _found(connection, by, key_id)
             apikeys.verify_unlocked(row, "API key")
             apikeys.delete(connection, row, by=by.iam_id, now=iam.clock.now())
+            _note(iam, "iam_key", row)
         if row.stored:
             iam.stored_values.destroy(row.id)
         return "", _NO_CONTENT
@@ -150,6 +151,8 @@ def routes(iam: LocalIam) -> Blueprint:
                 apikeys.change(
                     connection, row, {column: to}, action=action, by=by.iam_id, now=iam.clock.now()
                 )
+                if column == "disabled":
+                    _note(iam, "iam_key_disabled" if to else "iam_key_enabled", row)
         return "", _NO_CONTENT
 
     @blueprint.post("/v1/apikeys/<key_id>/lock")
@@ -169,6 +172,11 @@ def routes(iam: LocalIam) -> Blueprint:
         return mark("disabled", "apikey:enable", to=False, key_id=key_id)
 
     return blueprint
+
+
+def _note(iam: LocalIam, kind: str, row: sa.Row[Any]) -> None:
+    """Tell the log outside every backup, before the commit: what cannot be logged is not taken away."""
+    iam.revocations.append(kind, row.id, row.account_id, row.iam_id)
 
 
 def _verify_may_create(iam: LocalIam, by: Caller, new: apikeys.NewKey, account_id: str, iam_id: str) -> None:

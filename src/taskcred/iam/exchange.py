@@ -10,7 +10,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from taskcred.domain.secret import Secret
-from taskcred.errors import KeyRefusedError
+from taskcred.errors import KeyRefusedError, StoreBusyError
 from taskcred.iam import tables
 from taskcred.iam.database import Database
 from taskcred.iam.tokens import Subject
@@ -34,6 +34,12 @@ _SELECT: Final = (
     .join(_u, _u.c.iam_id == _m.c.iam_id, isouter=True)
     .join(_s, sa.and_(_s.c.iam_id == _k.c.iam_id, _s.c.account_id == _k.c.account_id), isouter=True)
     .where(_k.c.digest == sa.bindparam("digest"))
+)
+
+_COUNT: Final = (
+    sa.update(_k)
+    .where(_k.c.id == sa.bindparam("key_id"))
+    .values(authn_count=_k.c.authn_count + sa.bindparam("uses"), last_authn_at=sa.bindparam("last"))
 )
 
 
@@ -69,18 +75,24 @@ class Exchange:
         return Subject(row.iam_id, row.account_id, row.name, row.email or "")
 
     def flush(self) -> None:
-        """Write the counts down. A crash before loses them, and nothing else."""
+        """Write the counts down. A crash before loses them, and nothing else. Raises StoreBusyError where
+        they cannot be written now; they are kept for the next time."""
         with self._lock:
             uses, last = self._uses, self._last
             self._uses, self._last = Counter(), {}
         if not uses:
             return
-        with self._database.write() as connection:
-            connection.execute(
-                sa.update(_k)
-                .where(_k.c.id == sa.bindparam("key_id"))
-                .values(
-                    authn_count=_k.c.authn_count + sa.bindparam("uses"), last_authn_at=sa.bindparam("last")
-                ),
-                [{"key_id": key_id, "uses": count, "last": last[key_id]} for key_id, count in uses.items()],
-            )
+        try:
+            with self._database.write() as connection:
+                connection.execute(
+                    _COUNT,
+                    [
+                        {"key_id": key_id, "uses": count, "last": last[key_id]}
+                        for key_id, count in uses.items()
+                    ],
+                )
+        except StoreBusyError:
+            with self._lock:
+                self._uses.update(uses)
+                self._last = last | self._last
+            raise

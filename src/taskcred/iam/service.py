@@ -16,7 +16,7 @@ from taskcred.iam.signing import SigningKeys
 from taskcred.iam.signins import SignIns
 from taskcred.iam.stored_values import StoredValues
 from taskcred.iam.tokens import Tokens
-from taskcred.ports import Clock, Vault
+from taskcred.ports import Clock, RevocationLog, Vault
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,10 @@ class IamConfig:
 class LocalIam:
     """An identity provider with IBM's wire shapes. One object serves all threads of a process."""
 
-    def __init__(self, config: IamConfig, vault: Vault, clock: Clock) -> None:
+    def __init__(self, config: IamConfig, vault: Vault, clock: Clock, revocations: RevocationLog) -> None:
         self.config: Final = config
         self.clock: Final = clock
+        self.revocations: Final = revocations
         self.database: Final = Database(config.database)
         self.signing_keys: Final = SigningKeys(
             self.database, vault, clock, life=config.signing_key_life, token_ttl=config.token_ttl

@@ -151,6 +151,8 @@ def routes(iam: LocalIam) -> Blueprint:
             row = serviceids.get(connection, service_id, by.account_id)
             apikeys.verify_unlocked(row, "service id")
             kept = serviceids.delete(connection, row, by=by.iam_id, now=iam.clock.now())
+            # Before the commit: what cannot be logged is not taken away.
+            iam.revocations.append("iam_service_id", row.id, row.account_id, row.iam_id)
         for key_id in kept:
             iam.stored_values.destroy(key_id)
         return "", _NO_CONTENT

@@ -145,6 +145,9 @@ class IamClient:
             query["prompt"] = "login"
         return f"{self._url}/identity/authorize?{urlencode(query)}"
 
+    def sign_out_url(self) -> str:
+        return f"{self._url}/identity/sign-out"
+
     def finish_sign_in(self, *, code: str, redirect_uri: str, code_verifier: str) -> SignIn:
         return self._sign_in(
             {

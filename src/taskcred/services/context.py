@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from taskcred.domain.policy import Policy
 from taskcred.domain.tasks import Task
-from taskcred.ports import Clock, IdentityProvider, Vault
+from taskcred.ports import Clock, IdentityProvider, RevocationLog, Vault
 from taskcred.store.engine import Store
 from taskcred.store.sealer import Sealer
 
@@ -29,14 +29,6 @@ class RunQueue(Protocol):
     ) -> None:
         """Commits with `connection`'s transaction. One (run_id, dispatch_no) is taken up at most once;
         `owner` is the partition whose concurrency is limited."""
-        ...
-
-
-class RevocationLog(Protocol):
-    """The log outside every backup that says what must stay ended after a restore."""
-
-    def append(self, kind: str, ref: str, account_id: str, iam_id: str) -> None:
-        """Durable when it returns; ids and times only."""
         ...
 
 

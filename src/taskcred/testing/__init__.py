@@ -16,8 +16,8 @@ from taskcred.domain.permissions import Authentication, Principal
 from taskcred.domain.policy import Policy
 from taskcred.domain.secret import Secret
 from taskcred.domain.tasks import Task
-from taskcred.ports import Clock, IdentityProvider, Vault
-from taskcred.services.context import Context, RevocationLog, RunQueue
+from taskcred.ports import Clock, IdentityProvider, RevocationLog, Vault
+from taskcred.services.context import Context, RunQueue
 from taskcred.store import migrate
 from taskcred.store.engine import Store, sqlite_engine
 from taskcred.store.epoch import Epoch

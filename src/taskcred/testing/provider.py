@@ -290,6 +290,9 @@ class InMemoryIdentityProvider(Scripted):
                 self._manager(authority, key.iam_id, key.account_id)
                 del self._keys[key.id]
 
+    def sign_out_url(self) -> str:
+        return f"{self._url}/identity/sign-out"
+
     def sign_in_url(self, *, redirect_uri: str, state: str, code_challenge: str, fresh: bool) -> str:
         query = {
             "response_type": "code",

@@ -59,5 +59,5 @@ class RecordingRevocations:
     entries: list[Revoked] = field(default_factory=list)
 
     def append(self, kind: str, ref: str, account_id: str, iam_id: str) -> None:
-        """See `services.context.RevocationLog`."""
+        """See `ports.RevocationLog`."""
         self.entries.append(Revoked(kind, ref, account_id, iam_id))

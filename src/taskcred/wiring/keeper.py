@@ -8,15 +8,18 @@ from taskcred import logs
 from taskcred.config import Settings
 from taskcred.iam.service import LocalIam
 from taskcred.notify import build_senders
+from taskcred.roles import lifeline
 from taskcred.roles.keeper import Duty, Keeper
 from taskcred.services import intents, notices, prompts, retention, sessions, ticker, tokens
 from taskcred.services.context import Context
+from taskcred.services.reaper import Reaper
 from taskcred.store import changes
 from taskcred.wiring.trusted import open_trusted
 
 
 def run(settings: Settings) -> None:
     """A keeper process: stands by until it is the active one."""
+    lifeline.take_name("keeper")
     logs.configure(settings.log, "keeper")
     build_keeper(settings).run()
 
@@ -26,10 +29,12 @@ def build_keeper(settings: Settings) -> Keeper:
     trusted = open_trusted(settings)
     ctx = trusted.ctx
     keeper = Keeper(ctx)
+    reaper = Reaper(ctx)
     senders = build_senders(settings.notices)
     keeper.duties = [
         Duty("intents", lambda: intents.advance_due(ctx, keeper.holder), 0.25),
         Duty("tokens", lambda: tokens.refresh_due(ctx, keeper.holder), 0.25),
+        Duty("reaper", reaper.reap, 5.0),
         Duty("ticker", lambda: ticker.tick(ctx), 0.5),
         Duty("reminders", lambda: prompts.remind_due(ctx), 5.0),
         Duty("notices", lambda: notices.deliver_due(ctx, senders), 1.0),

@@ -12,6 +12,7 @@ from taskcred.iam.app import create_app as create_iam_app
 from taskcred.iam.service import IamConfig, LocalIam
 from taskcred.identity.client import IamClient
 from taskcred.ports import Vault
+from taskcred.revocations import FileRevocationLog, directory_of
 from taskcred.services.context import Context
 from taskcred.store.sealer import Sealer
 from taskcred.vaults.embedded import EmbeddedVault
@@ -43,7 +44,8 @@ def open_iam(settings: Settings, vault: Vault) -> LocalIam:
         sign_in_ttl=settings.iam.sign_in_ttl,
         signing_key_life=settings.iam.signing_key_life,
     )
-    return LocalIam(config, vault, SystemClock())
+    clock = SystemClock()
+    return LocalIam(config, vault, clock, FileRevocationLog(directory_of(settings), clock))
 
 
 def open_trusted(settings: Settings) -> Trusted:

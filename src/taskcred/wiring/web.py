@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from taskcred import logs
 from taskcred.config import Settings
 from taskcred.http.app import create_app
 from taskcred.http.token_endpoint import TokenEndpoint
+from taskcred.iam.service import LocalIam
 from taskcred.roles import web as role
 from taskcred.roles.listener import Listener, Tls
 from taskcred.services.broker import TokenBroker
@@ -18,13 +19,15 @@ from taskcred.wiring.trusted import open_trusted
 from taskcred.wsgi import WsgiApp
 
 _IAM_PREFIXES = ("/identity/", "/v1/apikeys", "/v1/serviceids", "/v1/accounts")
+_COUNTS: Final = 5.0  # seconds between two writings of how often API keys were used
 
 
 class Web(NamedTuple):
-    """The application and the broker whose thread it needs."""
+    """The application, and what needs threads beside it: the broker, the local IAM's counts."""
 
     app: WsgiApp
     broker: TokenBroker
+    iam: LocalIam
 
 
 def run(settings: Settings, fd: int, number: int) -> None:
@@ -36,8 +39,10 @@ def run(settings: Settings, fd: int, number: int) -> None:
     server = settings.server
     tls = Tls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
     web.broker.start()
-    role.serve(Listener(web.app, fd, threads=server.threads, tls=tls), drain=server.drain.total_seconds())
+    with role.repeating(web.iam.exchange.flush, _COUNTS):
+        role.serve(Listener(web.app, fd, threads=server.threads, tls=tls), drain=server.drain.total_seconds())
     web.broker.close()
+    web.iam.close()
 
 
 def build_web(settings: Settings) -> Web:
@@ -52,7 +57,7 @@ def build_web(settings: Settings) -> Web:
     )
     pages.register(app, ctx)
     token = TokenEndpoint(broker, trusted.iam_app)
-    return Web(_dispatcher(token, trusted.iam_app, app.wsgi_app), broker)
+    return Web(_dispatcher(token, trusted.iam_app, app.wsgi_app), broker, trusted.iam)
 
 
 def _dispatcher(token: WsgiApp, iam: WsgiApp, rest: WsgiApp) -> WsgiApp:

@@ -29,7 +29,7 @@ from taskcred.iam.app import create_app
 from taskcred.iam.operator import Made, Operator
 from taskcred.iam.service import IamConfig, LocalIam
 from taskcred.ports import Clock
-from taskcred.testing import FrozenClock, InMemoryVault
+from taskcred.testing import FrozenClock, InMemoryVault, RecordingRevocations
 
 PASSWORD = "correct horse battery staple"
 GRANT_API_KEY = "urn:ibm:params:oauth:grant-type:apikey"
@@ -44,6 +44,7 @@ class Room:
     vault: InMemoryVault
     url: str
     http: httpx.Client
+    revocations: RecordingRevocations
     administrator: Made
     member: Made
 
@@ -165,7 +166,7 @@ class Prepared:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     database, clock, vault = tmp_path_factory.mktemp("iam") / "iam.db", FrozenClock(), InMemoryVault()
-    iam = LocalIam(IamConfig(database, f"{URL}/identity"), vault, clock)
+    iam = LocalIam(IamConfig(database, f"{URL}/identity"), vault, clock, RecordingRevocations())
     iam.prepare()
     iam.close()
     return Prepared(database, vault.records, *make_people(database, clock))
@@ -173,13 +174,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
 
 @pytest.fixture
 def room(tmp_path: Path, prepared: Prepared) -> Iterator[Room]:
-    clock, vault = FrozenClock(), InMemoryVault()
+    clock, vault, revocations = FrozenClock(), InMemoryVault(), RecordingRevocations()
     vault.records = dict(prepared.records)
     database = tmp_path / "iam.db"
     shutil.copy(prepared.database, database)
-    iam = LocalIam(IamConfig(database, f"{URL}/identity"), vault, clock)
+    iam = LocalIam(IamConfig(database, f"{URL}/identity"), vault, clock, revocations)
     http = httpx.Client(transport=httpx.WSGITransport(create_app(iam)), base_url=URL)
-    yield Room(iam, clock, vault, URL, http, prepared.administrator, prepared.member)
+    yield Room(iam, clock, vault, URL, http, revocations, prepared.administrator, prepared.member)
     iam.close()
 
 
@@ -221,7 +222,12 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Served]]:
             ssl_context=(str(context[0]), str(context[1])) if context else None,
         )
         url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_port}"
-        iam = LocalIam(IamConfig(place / "iam.db", f"{url}/identity"), InMemoryVault(), SystemClock())
+        iam = LocalIam(
+            IamConfig(place / "iam.db", f"{url}/identity"),
+            InMemoryVault(),
+            SystemClock(),
+            RecordingRevocations(),
+        )
         iam.prepare()
         server.app = create_app(iam)
         people = make_people(place / "iam.db", SystemClock())

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from taskcred.domain.keytext import STANDIN_KEY_PREFIX, has_form, new_key
-from taskcred.errors import UnavailableError
+from taskcred.errors import StoreBusyError, UnavailableError
 from taskcred.iam.operator import Made
-from taskcred.testing import Failure
+from taskcred.testing import Failure, Revoked
 from tests.functional.iam.conftest import Room
 
 
@@ -391,3 +391,39 @@ def test_a_busy_database_is_503(room: Room) -> None:
     with room.as_(room.member) as http:
         room.iam.database.read = busy  # type: ignore[method-assign,assignment]  # a database that is away
         assert http.get("/v1/apikeys").status_code == 503
+
+
+def test_what_is_taken_away_is_in_the_log_outside_every_backup(room: Room, service_id: Made) -> None:
+    room.revocations.entries.clear()
+    with room.as_(room.administrator) as http:
+        key_id = new(http, room.member.iam_id).json()["id"]
+        assert room.revocations.entries == []  # made, locked and renamed is not taken away
+        http.post(f"/v1/apikeys/{key_id}/lock")
+        http.delete(f"/v1/apikeys/{key_id}/lock")
+        for _ in range(2):  # a second time changes nothing, and says nothing
+            http.post(f"/v1/apikeys/{key_id}/disable")
+        http.delete(f"/v1/apikeys/{key_id}/disable")
+        http.delete(f"/v1/apikeys/{key_id}")
+        gone = http.get("/v1/serviceids/").json()["serviceids"][0]["id"]
+        assert http.delete(f"/v1/serviceids/{gone}").status_code == 204
+    key = {"account_id": room.account_id, "iam_id": room.member.iam_id}
+    assert room.revocations.entries == [
+        Revoked("iam_key_disabled", key_id, **key),
+        Revoked("iam_key_enabled", key_id, **key),
+        Revoked("iam_key", key_id, **key),
+        Revoked("iam_service_id", gone, room.account_id, service_id.iam_id),
+    ]
+
+
+class FullDisk:
+    def append(self, kind: str, ref: str, account_id: str, iam_id: str) -> None:
+        raise StoreBusyError("The revocation log cannot be written.", hint="Look at the disk.")
+
+
+def test_what_cannot_be_logged_is_not_taken_away(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    with room.as_(room.administrator) as http:
+        key_id = new(http, room.member.iam_id).json()["id"]
+        monkeypatch.setattr(room.iam, "revocations", FullDisk())
+        for method, path in (("DELETE", ""), ("POST", "/disable")):
+            assert http.request(method, f"/v1/apikeys/{key_id}{path}").status_code == 503
+        assert http.get(f"/v1/apikeys/{key_id}").json()["disabled"] is False

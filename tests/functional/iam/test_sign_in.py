@@ -13,6 +13,7 @@ from joserfc.jwk import KeySet
 from taskcred.iam.app import create_app
 from taskcred.iam.passwords import MIN_LENGTH
 from taskcred.iam.service import LocalIam
+from taskcred.testing import RecordingRevocations
 from tests.functional.iam.conftest import PASSWORD, Room, query_of
 
 
@@ -333,7 +334,9 @@ def test_pages_forbid_scripts_frames_and_caches(room: Room) -> None:
 
 def test_over_https_cookies_stay_on_https(room: Room) -> None:
     url = "https://taskcred.test"
-    iam = LocalIam(replace(room.iam.config, issuer=f"{url}/identity"), room.vault, room.clock)
+    iam = LocalIam(
+        replace(room.iam.config, issuer=f"{url}/identity"), room.vault, room.clock, RecordingRevocations()
+    )
     https = replace(room, iam=iam, url=url, http=httpx.Client(transport=httpx.WSGITransport(create_app(iam))))
     browser = https.browser()
     answer = browser.sign_in("ada@example.com")

@@ -12,7 +12,7 @@ from joserfc.jwk import KeySet
 from taskcred.iam.service import IamConfig, LocalIam
 from taskcred.iam.signing import PUBLISH_AHEAD
 from taskcred.iam.tokens import GRANT_API_KEY, Proof
-from taskcred.testing import Failure
+from taskcred.testing import Failure, RecordingRevocations
 from tests.functional.iam.conftest import Room
 
 LIFE = timedelta(days=30)
@@ -59,7 +59,7 @@ def test_rotation_again_and_again_never_breaks_a_token(room: Room) -> None:
 
 
 def test_two_keepers_at_once_make_one_key(room: Room) -> None:
-    other = LocalIam(room.iam.config, room.vault, room.clock)
+    other = LocalIam(room.iam.config, room.vault, room.clock, RecordingRevocations())
     room.clock.advance(LIFE)
     threads = [threading.Thread(target=iam.tend) for iam in (room.iam, other, room.iam, other)]
     for thread in threads:
@@ -72,7 +72,7 @@ def test_two_keepers_at_once_make_one_key(room: Room) -> None:
 
 
 def test_another_process_signs_with_the_new_key_and_checks_both(room: Room) -> None:
-    other = LocalIam(room.iam.config, room.vault, room.clock)
+    other = LocalIam(room.iam.config, room.vault, room.clock, RecordingRevocations())
     room.clock.advance(PUBLISH_AHEAD)
     before = room.token(room.member)
     room.iam.signing_keys.rotate()
@@ -111,7 +111,7 @@ def test_a_vault_older_than_the_database_gets_a_new_key_at_the_start(room: Room)
     (_, fresh) = kids(room)
     del room.vault.records[f"iam/signing/{fresh}"]
     room.clock.advance(PUBLISH_AHEAD)
-    restarted = LocalIam(room.iam.config, room.vault, room.clock)
+    restarted = LocalIam(room.iam.config, room.vault, room.clock, RecordingRevocations())
     restarted.prepare()
     assert kid_of(restarted.signing_keys.sign({"iss": "x"})) not in {old, fresh}
     restarted.close()
@@ -120,7 +120,7 @@ def test_a_vault_older_than_the_database_gets_a_new_key_at_the_start(room: Room)
 
 def test_a_token_of_another_issuer_or_too_old_is_refused(room: Room) -> None:
     config = IamConfig(room.iam.config.database, "http://elsewhere.test/identity")
-    other = LocalIam(config, room.vault, room.clock)
+    other = LocalIam(config, room.vault, room.clock, RecordingRevocations())
     subject = room.iam.exchange.subject_of(room.member.api_key)
     foreign = other.tokens.answer(subject, Proof(GRANT_API_KEY))["access_token"]
     other.close()

@@ -72,7 +72,8 @@ def open_installation(settings: Settings) -> Installation:
     data_dir, clock = settings.data_dir, SystemClock()
     data_dir.mkdir(mode=0o700, exist_ok=True)
     vault = EmbeddedVault(data_dir / "vault.db", MasterKeyFile.locate(data_dir, None, {}))
-    iam = LocalIam(IamConfig(database=data_dir / "iam.db", issuer=f"{URL}/identity"), vault, clock)
+    log = FileRevocationLog(directory_of(settings), clock)
+    iam = LocalIam(IamConfig(database=data_dir / "iam.db", issuer=f"{URL}/identity"), vault, clock, log)
     iam.prepare()
     provider = IamClient(
         URL,
@@ -82,7 +83,6 @@ def open_installation(settings: Settings) -> Installation:
         timeout=timedelta(seconds=5),
         app=create_app(iam),
     )
-    log = FileRevocationLog(directory_of(settings), clock)
     ctx = make_context(data_dir, clock=clock, vault=vault, provider=provider, revocations=log, public_url=URL)
     return Installation(settings, ctx, iam, vault)
 

@@ -16,11 +16,14 @@ import pytest
 import sqlalchemy as sa
 
 from taskcred.backup import Restored, backup, restore
+from taskcred.clock import SystemClock
 from taskcred.config import Settings
 from taskcred.domain.credentials import CredentialState, CredentialView, Drain, Generated, KeyState
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConfigurationError, IntegrityError, KeyRefusedError
-from taskcred.iam.operator import Made
+from taskcred.iam.app import create_app
+from taskcred.iam.operator import Made, Operator
+from taskcred.iam.service import LocalIam
 from taskcred.services import credentials, intents, tokens
 from taskcred.services.context import Context
 from taskcred.store import audit
@@ -30,6 +33,7 @@ from taskcred.store import tables as t
 class Installation(Protocol):
     settings: Settings
     ctx: Context
+    iam: LocalIam
 
     def add_owner(self, name: str) -> Made: ...
     def create(self, owner: Made) -> CredentialView: ...
@@ -129,6 +133,42 @@ def test_a_key_that_was_rotated_out_since_stays_ended(
         after.ctx, after.signed_in(owner), credential.id, source=Generated(), drain=Drain("now")
     )
     assert rotated.credential.state is CredentialState.USABLE
+
+
+def test_what_was_ended_in_the_local_iam_since_stays_ended(
+    before: Installation, opened: Opened, target: Path
+) -> None:
+    boss, deleted, disabled, enabled = (before.add_owner(name) for name in ("boss", "ada", "bob", "cy"))
+    with Operator(before.settings.data_dir / "iam.db", SystemClock()) as operator:
+        robot = operator.create_service_id(account="acme", name="robot", with_api_key=True)
+    backup(before.settings, target)
+    iam = create_app(before.iam).test_client()
+    headers = {"Authorization": f"Bearer {_own_key(before, boss)[1]}"}
+    again = _own_key(before, enabled)[0]
+    for method, path in (
+        ("DELETE", f"apikeys/{_own_key(before, deleted)[0]}"),
+        ("POST", f"apikeys/{_own_key(before, disabled)[0]}/disable"),
+        ("POST", f"apikeys/{again}/disable"),
+        ("DELETE", f"serviceids/{robot.iam_id.removeprefix('iam-')}"),
+    ):
+        assert iam.open(f"/v1/{path}", method=method, headers=headers).status_code == 204
+    assert iam.delete(f"/v1/apikeys/{again}/disable", headers=headers).status_code == 204
+
+    settings, _ = restored_to(before, target)
+    after = opened(settings)
+    for owner in (deleted, disabled, robot):
+        assert owner.api_key
+        with pytest.raises(KeyRefusedError):
+            after.ctx.provider.exchange(owner.api_key, for_run=False)
+    assert _own_key(after, enabled)[0] == again
+
+
+def _own_key(installation: Installation, owner: Made) -> tuple[str, str]:
+    """The id of the owner's key, and a token made from it."""
+    assert owner.api_key
+    # The local IAM is asked as a client would ask it.
+    token = installation.ctx.provider.exchange(owner.api_key, for_run=False).token
+    return installation.ctx.provider.key_details(owner.api_key, token).id, token.reveal()
 
 
 def _lose(log: Path) -> None:

@@ -18,7 +18,7 @@ from taskcred.domain.secret import Secret
 from taskcred.iam.app import create_app
 from taskcred.iam.operator import Made, Operator
 from taskcred.iam.service import IamConfig, LocalIam
-from taskcred.testing import FrozenClock, InMemoryVault
+from taskcred.testing import FrozenClock, InMemoryVault, RecordingRevocations
 
 TEXTS = ["\x00", "a\x00b", "\ud800", "\n", " ", "x" * 5000, "'; DROP TABLE api_keys; --", "\x7f"]
 WRONG_TYPES = [7, 10**400, -1.5, True, ["x"], {"x": 1}]
@@ -43,7 +43,9 @@ class Target:
     def __init__(self, directory: Path) -> None:
         url = "http://taskcred.test"
         clock, vault = FrozenClock(), InMemoryVault()
-        self.iam = LocalIam(IamConfig(directory / "iam.db", f"{url}/identity"), vault, clock)
+        self.iam = LocalIam(
+            IamConfig(directory / "iam.db", f"{url}/identity"), vault, clock, RecordingRevocations()
+        )
         self.iam.prepare()
         with Operator(directory / "iam.db", clock) as operator:
             self.administrator: Made = operator.create_user(
