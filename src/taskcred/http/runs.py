@@ -82,7 +82,7 @@ class HandOut(Told):
     key_id: UUID
     first_at: datetime
     last_at: datetime
-    uses: int = Field(ge=1)
+    uses: int = Field(ge=0, description="Counted each second: 0 within the first.")
     expires_at: datetime
 
 
