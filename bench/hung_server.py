@@ -31,9 +31,10 @@ WORKER = Principal("worker:bench", "", Authentication.WORKER)
 
 def standin(ctx: Context, provider: InMemoryIdentityProvider, number: int) -> tuple[str, str]:
     """(stand-in key of a live attempt, its credential)."""
-    person = provider.add_person(f"person{number}@example.com")
-    key = provider.add_key(person.iam_id, person.account_id)
-    me = interactive(person.iam_id, person.account_id)
+    account = provider.add_account(f"account {number}")
+    person = provider.add_person(account)
+    key = provider.add_key(person, account)
+    me = interactive(person, account, auth_time=ctx.clock.now())
     made = credentials.create(ctx, me, name="bench", source=Provided(key))
     run = runs.start(ctx, me, task="any", parameters={})
     begun = attempts.begin(ctx, WORKER, run.id, 1)
