@@ -8,15 +8,10 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-import structlog
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Final
 
 import structlog
 
-from taskcred.errors import TaskcredError
 from taskcred.errors import TaskcredError
 from taskcred.roles import lifeline
 from taskcred.roles.listener import Listener
@@ -24,8 +19,6 @@ from taskcred.roles.listener import Listener
 log = structlog.get_logger("web")
 
 _M_ARENA_MAX: Final = -8  # malloc.h
-
-log = structlog.get_logger("web")
 
 
 def pin_to_core(number: int, processes: int) -> None:
@@ -42,27 +35,6 @@ def keep_memory_together() -> None:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_M_ARENA_MAX, 2)
-
-
-@contextmanager
-def repeating(work: Callable[[], None], period: float) -> Iterator[None]:
-    """Do `work` every `period` seconds beside the requests, until the block ends."""
-    stop = threading.Event()
-
-    def repeat() -> None:
-        while not stop.wait(period):
-            try:
-                work()
-            except TaskcredError as error:
-                log.warning("put off", code=error.error_code, why=error.message)
-
-    thread = threading.Thread(target=repeat, name="repeating", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from taskcred.config import Settings
 from taskcred.http.app import create_app
 from taskcred.http.token_endpoint import TokenEndpoint
 from taskcred.iam.service import LocalIam
+from taskcred.roles import lifeline
 from taskcred.roles import web as role
 from taskcred.roles.listener import Listener, Tls
 from taskcred.services.broker import TokenBroker
@@ -32,6 +33,8 @@ class Web(NamedTuple):
 
 def run(settings: Settings, fd: int, number: int) -> None:
     """A web process on the inherited listening socket `fd`; `number` counts from 0 and chooses its core."""
+    lifeline.take_name("web")
+    role.keep_memory_together()
     if settings.server.pin:
         role.pin_to_core(number, settings.server.processes)
     logs.configure(settings.log, "web")
