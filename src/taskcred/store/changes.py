@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import sqlalchemy as sa
 
 from taskcred.store import tables as t
 
 Kind = Literal["attempt", "credential", "token", "worker", "everything"]
+
+_KEPT_FOR: Final = timedelta(days=1)  # every process looks once a second
 
 
 class Change(NamedTuple):
@@ -38,6 +40,6 @@ def since(connection: sa.Connection, after: int) -> list[Change]:
     return [Change(row.id, row.kind, row.ref) for row in rows]
 
 
-def prune(connection: sa.Connection, now: datetime, keep: timedelta = timedelta(days=1)) -> None:
+def prune(connection: sa.Connection, now: datetime) -> None:
     """Forget changes that every living process has long read."""
-    connection.execute(t.changes.delete().where(t.changes.c.at < now - keep))
+    connection.execute(t.changes.delete().where(t.changes.c.at < now - _KEPT_FOR))

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 from taskcred import logs
 from taskcred.config import Settings
 from taskcred.iam.service import LocalIam
 from taskcred.notify import build_senders
 from taskcred.roles import lifeline
 from taskcred.roles.keeper import Duty, Keeper
-from taskcred.services import intents, notices, prompts, retention, sessions, ticker, tokens
+from taskcred.services import idempotency, intents, notices, prompts, retention, sessions, ticker, tokens
 from taskcred.services.context import Context
 from taskcred.services.reaper import Reaper
 from taskcred.store import changes
@@ -47,7 +45,8 @@ def _housekeep(ctx: Context, iam: LocalIam) -> int:
     """Forget what is old; 0, so that the duty rests after each round."""
     retention.sweep(ctx)
     sessions.sweep(ctx)
+    idempotency.sweep(ctx)
     iam.tend()
     with ctx.store.write() as connection:
-        changes.prune(connection, ctx.clock.now(), timedelta(days=1))
+        changes.prune(connection, ctx.clock.now())
     return 0
