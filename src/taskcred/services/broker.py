@@ -175,14 +175,8 @@ class TokenBroker:
             taken.setdefault(change.kind, set()).add(change.ref)
         attempts = taken.get("attempt", set())
         credentials = taken.get("credential", set())
-        digests = taken.get("token", set())
         for digest, entry in list(self._entries.items()):
-            if (
-                "everything" in taken
-                or entry.attempt_id in attempts
-                or entry.credential_id in credentials
-                or (digests and entry.token_digest.hex() in digests)
-            ):
+            if entry.attempt_id in attempts or entry.credential_id in credentials:
                 self._take_out(digest)
 
     def _take_out(self, digest: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Leases: who is the one active keeper."""
+"""Leases by name: one holder at a time, until an instant."""
 
 from __future__ import annotations
 

@@ -372,13 +372,13 @@ changes = sa.Table(
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("at", Instant, nullable=False, index=True),
-    sa.Column("kind", sa.String(32), nullable=False),  # attempt | credential | token | worker | everything
+    sa.Column("kind", sa.String(32), nullable=False),  # attempt | credential | worker
     sa.Column("ref", sa.String(128), nullable=False),
     sqlite_autoincrement=True,
 )
 
 leases = sa.Table(
-    "leases",  # who is the one active keeper, the one worker
+    "leases",  # who is the one active keeper; who replaces a page session's tokens
     metadata,
     sa.Column("name", sa.String(64), primary_key=True),
     sa.Column("holder", sa.String(64), nullable=False),
