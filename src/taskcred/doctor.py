@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 import httpx
@@ -62,6 +62,7 @@ def examine(settings: Settings) -> list[Check]:
         _database("identity database", files.iam, "taskcred:iam/migrations"),
         _guarded("vault", lambda: _vault(settings)),
         _guarded("identity provider", lambda: _identity_provider(settings)),
+        _changes(files),
         *_clock(files),
         _server(files),
     ]
@@ -275,6 +276,19 @@ def _identity_provider(settings: Settings) -> Check:
     return Check("identity provider", "ok", "The local IAM publishes its keys.")
 
 
+def _changes(files: DataDir) -> Check:
+    """Whether a change to a credential was given up."""
+    rows = _look_up(files.records, "SELECT count(*) FROM intents WHERE state = 'given_up'")
+    if rows and rows[0]:
+        return Check(
+            "changes",
+            "warning",
+            f"Changes that were given up: {rows[0]}.",
+            "`taskcred admin intents` says why; remove the cause, then `taskcred admin retry` them.",
+        )
+    return Check("changes", "ok", "None was given up.")
+
+
 def _clock(files: DataDir) -> Iterator[Check]:
     """Tokens, schedules and the audit trail stand and fall with it."""
     now = datetime.now(UTC)
@@ -299,12 +313,17 @@ def _clock(files: DataDir) -> Iterator[Check]:
 
 
 def _newest_event(records: Path) -> datetime | None:
+    micros = _look_up(records, "SELECT at FROM audit_events ORDER BY id DESC LIMIT 1")
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros[0]) if micros else None
+
+
+def _look_up(records: Path, query: str) -> Any:
+    """The first row; None where there is none, or where the records' own check has said what is wrong."""
     try:
         with closing(sqlite3.connect(f"file:{records}?mode=ro", uri=True, timeout=_PATIENCE)) as connection:
-            micros = connection.execute("SELECT at FROM audit_events ORDER BY id DESC LIMIT 1").fetchone()
+            return connection.execute(query).fetchone()
     except sqlite3.DatabaseError:
-        return None  # said by the records' own check
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros[0]) if micros else None
+        return None
 
 
 def _is_synchronized() -> bool | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +11,9 @@ import typer
 from taskcred.cli import local, output
 from taskcred.cli.options import ConfigFile, DataDir, Json
 from taskcred.domain.secret import Secret
-from taskcred.errors import ConfigurationError, ConflictError
+from taskcred.errors import ConflictError
 
 if TYPE_CHECKING:
-    from taskcred.config import Settings
-    from taskcred.services.context import Context
     from taskcred.store.audit import Event
 
 app = typer.Typer(help="For the operator, on the server's machine.")
@@ -39,7 +35,7 @@ def lock(
     from taskcred.services import usability
     from taskcred.store import audit
 
-    with _records(local.settings(config, data_dir)) as ctx:
+    with local.records(local.settings(config, data_dir)) as ctx:
         usability.lock(ctx, audit.OPERATOR, credential, reason)
     _say(credential, "locked", "Locked: nobody gets tokens by it from now on.", as_json=as_json)
 
@@ -52,9 +48,71 @@ def unlock(
     from taskcred.services import usability
     from taskcred.store import audit
 
-    with _records(local.settings(config, data_dir)) as ctx:
+    with local.records(local.settings(config, data_dir)) as ctx:
         usability.unlock(ctx, audit.OPERATOR, credential)
     _say(credential, "unlocked", "The lock is lifted; its owner's parked runs go on.", as_json=as_json)
+
+
+@app.command()
+def intents(data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = False) -> None:
+    """List changes that are not finished: open ones, and those that were given up."""
+    from taskcred.services import intents as service
+
+    with local.records(local.settings(config, data_dir)) as ctx:
+        found = service.unfinished(ctx)
+    if as_json:
+        output.data(
+            {
+                "intents": [
+                    {
+                        "id": intent.id,
+                        "kind": intent.kind,
+                        "state": intent.state,
+                        "stage": intent.stage,
+                        "account_id": intent.account_id,
+                        "iam_id": intent.iam_id,
+                        "credential_id": intent.data["credential_id"],
+                        "attempts": intent.attempts,
+                        "error": intent.error,
+                        "created_at": intent.created_at,
+                    }
+                    for intent in found
+                ]
+            }
+        )
+        return
+    output.table(
+        ("Intent", "Change", "State", "Begun", "Tries", "Credential", "Last error"),
+        [
+            (
+                intent.id,
+                intent.kind.replace("_", " "),
+                intent.state.replace("_", " "),
+                output.distance(intent.created_at),
+                intent.attempts,
+                intent.data["credential_id"],
+                intent.error,
+            )
+            for intent in found
+        ],
+        empty="Every change is finished.",
+    )
+
+
+@app.command()
+def retry(
+    intent: Annotated[str, typer.Argument(metavar="INTENT", help="The change, by its id.")],
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Try a change again that was given up."""
+    from taskcred.services import intents as service
+    from taskcred.store import audit
+
+    with local.records(local.settings(config, data_dir)) as ctx:
+        service.retry(ctx, audit.OPERATOR, intent)
+    _say(intent, "opened", "Open again: a running server takes it up at once.", as_json=as_json)
 
 
 @worker_app.command("create")
@@ -89,7 +147,7 @@ def create_worker(
     secret = Secret(secrets.token_urlsafe(32))
     now = SystemClock().now()
     try:
-        with _records(settings) as ctx, ctx.store.write() as connection:
+        with local.records(settings) as ctx, ctx.store.write() as connection:
             worker_id = workers.add(connection, name, secret, now)
             audit.append(connection, _worker_event("worker:create", worker_id, name), now)
     except IntegrityError:  # the database's own: the name is taken
@@ -117,8 +175,10 @@ def end_worker(
     from taskcred.store import audit, changes, workers
 
     now = SystemClock().now()
-    with _records(local.settings(config, data_dir)) as ctx, ctx.store.write() as connection:
-        workers.end(connection, name, now)
+    with local.records(local.settings(config, data_dir)) as ctx, ctx.store.write() as connection:
+        worker_id = workers.end(connection, name, now)
+        if worker_id is not None:
+            ctx.revocations.append("worker", worker_id, "", "")
         changes.append(connection, "worker", name, now)
         audit.append(connection, _worker_event("worker:end", name, name), now)
     if as_json:
@@ -133,28 +193,8 @@ def _worker_event(action: str, worker_id: str, name: str) -> Event:
     return audit.Event(action, "success", audit.OPERATOR, "", "", "worker", worker_id, details={"name": name})
 
 
-@contextmanager
-def _records(settings: Settings) -> Iterator[Context]:
-    """The records, without vault and identity provider: what an operator does here needs neither, so it
-    works while both are away."""
-    from taskcred.data_dir import DataDir as Files
-    from taskcred.wiring.worker import build_worker_context
-
-    records = Files(settings.data_dir).records
-    if not records.exists():
-        raise ConfigurationError(
-            f"There are no records in {settings.data_dir}.",
-            hint="Name the server's directory with --data-dir.",
-        )
-    ctx = build_worker_context(settings)
-    try:
-        yield ctx
-    finally:
-        ctx.store.engine.dispose()
-
-
-def _say(credential: str, done: str, sentence: str, *, as_json: bool) -> None:
+def _say(target: str, done: str, sentence: str, *, as_json: bool) -> None:
     if as_json:
-        output.data({"id": credential, done: True})
+        output.data({"id": target, done: True})
         return
     output.line(sentence)

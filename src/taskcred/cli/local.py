@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from taskcred.roles.lifeline import LIFELINE_FD
 if TYPE_CHECKING:
     from taskcred.config import Settings
     from taskcred.config_sources import Read
+    from taskcred.services.context import Context
 
 
 def settings(config_file: Path | None, data_dir: Path | None, **flags: dict[str, Any]) -> Settings:
@@ -37,3 +40,24 @@ def read(config_file: Path | None, data_dir: Path | None, **flags: dict[str, Any
     return config_sources.read(
         config_file, data_dir, {name: values for name, values in said.items() if values}
     )
+
+
+@contextmanager
+def records(settings: Settings) -> Iterator[Context]:
+    """The records, without vault and identity provider: what an operator does
+    to them needs neither, so it works while both are away. Raises ConfigurationError where there are none."""
+    from taskcred.data_dir import DataDir
+    from taskcred.errors import ConfigurationError
+    from taskcred.wiring.worker import build_worker_context
+
+    records = DataDir(settings.data_dir).records
+    if not records.exists():
+        raise ConfigurationError(
+            f"There are no records in {settings.data_dir}.",
+            hint="Name the server's directory with --data-dir.",
+        )
+    ctx = build_worker_context(settings)
+    try:
+        yield ctx
+    finally:
+        ctx.store.engine.dispose()

@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskcred.cli import local, output
 from taskcred.cli.options import ConfigFile, DataDir, Json, Yes
+
+if TYPE_CHECKING:
+    from taskcred.services.context import Context
 
 vault_app = typer.Typer(help="The vault.")
 
@@ -43,8 +46,13 @@ def rewrap(
 
     settings = local.settings(config, data_dir)
     present = MasterKeyFile.locate(settings.data_dir, settings.vault.master_key_file, os.environ)
-    with _progress("Records moved", quiet=as_json) as advance:
-        done = vault.rewrap(Files(settings.data_dir).vault, present, new_key_file, advance)
+    with local.records(settings) as ctx:
+        # Before and after: what cannot be recorded does not begin.
+        _record_rewrap(ctx, stage="begun")
+        with _progress("Records moved", quiet=as_json) as advance:
+            done = vault.rewrap(Files(settings.data_dir).vault, present, new_key_file, advance)
+        stage = "done" if done.is_finished else "moved"
+        _record_rewrap(ctx, stage=stage, records=done.records, master_key=done.master_key_id)
     if as_json:
         output.data(
             {
@@ -58,6 +66,14 @@ def rewrap(
     output.line(f"{done.records} records are under the master key {done.master_key_id} now.")
     if not done.is_finished:
         output.line(f"Next: put the new key into {present.path}, then run `taskcred vault rewrap` once more.")
+
+
+def _record_rewrap(ctx: Context, **details: object) -> None:
+    from taskcred.store import audit
+
+    with ctx.store.write() as connection:
+        event = audit.Event("vault:rewrap", "success", audit.OPERATOR, "", "", "vault", "", details=details)
+        audit.append(connection, event, ctx.clock.now())
 
 
 def backup(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from taskcred.domain.credentials import KeyState, RevocationReason
-from taskcred.errors import StoreBusyError, TaskcredError, UnavailableError
+from taskcred.errors import ConflictError, NotFoundError, StoreBusyError, TaskcredError, UnavailableError
 from taskcred.services import intent_ending, intent_making, intent_undoing, usability
 from taskcred.services.context import Context
 from taskcred.services.intent_lease import AbandonError, Lease, LeaseLostError, Means
@@ -21,7 +21,7 @@ from taskcred.store import audit, credentials, intents
 
 _log: Final = logging.getLogger(__name__)
 
-_REFUSALS: Final = 5  # after so many tries an answer other than "away" is taken for final
+_REFUSALS: Final = 5  # after so many tries an answer other than "away" is taken for final, "away" after a day
 
 _STAGES: Final[dict[str, Callable[[Lease, Means], None]]] = {
     "seal": intent_making.seal,
@@ -71,8 +71,9 @@ def _postpone(lease: Lease, error: TaskcredError) -> None:
     intent, policy = lease.intent, lease.ctx.policy.intents
     attempts = intent.attempts + 1
     now = lease.ctx.clock.now()
-    is_final = not isinstance(error, UnavailableError) and attempts >= _REFUSALS
-    if is_final or now - intent.created_at >= policy.give_up_after:
+    is_old = now - intent.created_at >= policy.give_up_after
+    # Not at the first failure of an old one: it may have been given up before, and opened again.
+    if attempts >= _REFUSALS and (is_old or not isinstance(error, UnavailableError)):
         _give_up(lease, error)
         return
     delay = min(policy.first_delay * 2 ** min(attempts - 1, 20), policy.max_delay)
@@ -134,6 +135,41 @@ def take_up(ctx: Context, intent_id: str, holder: str) -> intents.Intent | None:
     with ctx.store.write() as connection:
         now = ctx.clock.now()
         return intents.claim(connection, intent_id, holder, now, now + ctx.policy.intents.lease)
+
+
+def unfinished(ctx: Context) -> list[intents.Intent]:
+    """For the operator: everybody's intents that are open or were given up, oldest first."""
+    with ctx.store.read() as connection:
+        return intents.unfinished(connection)
+
+
+def retry(ctx: Context, actor: audit.Actor, intent_id: str) -> None:
+    """For the operator: open a given-up intent again; the keeper takes it up at once.
+
+    Raises NotFoundError where there is no such intent, ConflictError where it was not given up.
+    """
+    with ctx.store.write() as connection:
+        now = ctx.clock.now()
+        intent = intents.find(connection, intent_id)
+        if intent is None:
+            raise NotFoundError("There is no such intent.", hint="`taskcred admin intents` lists them.")
+        if not intents.reopen(connection, intent_id, now):
+            raise ConflictError(
+                f"This intent is {intent.state}, not given up.",
+                hint="An open one is tried again by itself.",
+                code="intent_not_given_up",
+            )
+        event = audit.Event(
+            "intent:retry",
+            "success",
+            actor,
+            intent.account_id,
+            intent.iam_id,
+            "credential",
+            str(intent.data["credential_id"]),
+            details={"intent": intent.id, "kind": intent.kind},
+        )
+        audit.append(connection, event, now)
 
 
 def end_due_keys(ctx: Context, limit: int = 100) -> int:

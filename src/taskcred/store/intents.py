@@ -100,6 +100,32 @@ def open_of(connection: sa.Connection, credential_id: str) -> list[Intent]:
     return [_intent(row) for row in rows]
 
 
+def unfinished(connection: sa.Connection) -> list[Intent]:
+    """Everybody's intents that are open or were given up, oldest first."""
+    rows = connection.execute(
+        sa.select(t.intents).where(_c.state.in_(["open", "given_up"])).order_by(_c.created_at, _c.id)
+    )
+    return [_intent(row) for row in rows]
+
+
+def reopen(connection: sa.Connection, intent_id: str, now: datetime) -> bool:
+    """Have a given-up intent tried again from now on; False where it is not given up."""
+    changed = connection.execute(
+        t.intents.update()
+        .where(_c.id == intent_id, _c.state == "given_up")
+        .values(
+            state="open",
+            attempts=0,
+            error=None,
+            next_try_at=now,
+            lease_holder=None,
+            lease_until=None,
+            updated_at=now,
+        )
+    )
+    return bool(changed.rowcount)
+
+
 def due(connection: sa.Connection, now: datetime, limit: int) -> list[str]:
     """Ids of open intents whose time has come and that nobody holds, oldest first."""
     # Written out in the statement: a partial index is not chosen for a bound value.

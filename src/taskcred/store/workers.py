@@ -32,13 +32,15 @@ def find_name(connection: sa.Connection, worker_id: str, secret: Secret) -> str 
     return str(row.name)
 
 
-def end(connection: sa.Connection, name: str, now: datetime) -> None:
-    """End the credential of the worker `name` and free the name; nothing happens where there is none.
+def end(connection: sa.Connection, name: str, now: datetime) -> str | None:
+    """End the credential of the worker `name` and free the name: its id, None where there is none.
 
     The caller appends the change that tells other processes.
     """
     c = t.workers.c
     row = connection.execute(sa.select(c.id).where(c.name == name)).one_or_none()
-    if row is not None:
-        ended = f"{name[:20]} ended {row.id}"
-        connection.execute(t.workers.update().where(c.id == row.id).values(name=ended, ended_at=now))
+    if row is None:
+        return None
+    ended = f"{name[:20]} ended {row.id}"
+    connection.execute(t.workers.update().where(c.id == row.id).values(name=ended, ended_at=now))
+    return str(row.id)

@@ -85,6 +85,7 @@ _ACTIONS: Final[dict[str, str]] = {
     "credential:unusable": "The User API key became unusable",
     "credential:update": "Changed name or purpose",
     "intent:give_up": "Gave up a change after many tries",
+    "intent:retry": "Tried a given-up change again",
     "key:create": "Made a key at the identity provider",
     "key:destroy": "Erased a key's stored value",
     "key:end": "Ended a key at the identity provider",

@@ -8,12 +8,14 @@ import os
 import pty
 import re
 import secrets
+import sqlite3
 import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -303,8 +305,40 @@ def test_a_worker_gets_a_private_credential_once(cli: Shell, server: Server, tmp
     assert cli("admin", "worker", "create", "far", "--file", tmp_path / "other", *at).code == 5
     assert cli("admin", "worker", "create", "near", *at).code == 5  # the embedded worker's own file is there
     assert cli("admin", "worker", "end", "far", *at).code == 0
+    # A restored backup must not bring it back.
+    log = (server.data_dir.parent / "revocations" / "revocations.jsonl").read_text()
+    assert file.read_text().partition(":")[0] in log
     file.unlink()
     assert cli("admin", "worker", "create", "far", "--file", file, *at).code == 0
+
+
+@pytest.mark.promise("giving-up-is-visible")
+def test_an_operator_sees_a_given_up_change_and_has_it_tried_again(
+    signed_in: Shell, cli: Shell, server: Server
+) -> None:
+    credential = ok(signed_in("key", "create", "--generate", "--json"))["id"]
+    at = ("--data-dir", server.data_dir)
+    assert ok(cli("admin", "intents", *at, "--json")) == {"intents": []}
+    with closing(sqlite3.connect(server.data_dir / "records.db")) as records, records:
+        # As a day of refusals would leave it; what is left to do is nothing, so that a retry succeeds.
+        (intent,) = records.execute("SELECT id FROM intents WHERE credential_id = ?", [credential]).fetchone()
+        records.execute(
+            "UPDATE intents SET kind = 'end_key', stage = 'end', state = 'given_up', error = 'Refused.', "
+            "data = json_set(data, '$.key_ids', json('[]'), '$.leaked', json('false')) WHERE id = ?",
+            [intent],
+        )
+    assert cli("admin", "intents", *at).out.count("Refused.") == 1
+    (listed,) = ok(cli("admin", "intents", *at, "--json"))["intents"]
+    assert (listed["id"], listed["state"], listed["credential_id"]) == (intent, "given_up", credential)
+    checks = {check["check"]: check["state"] for check in cli("doctor", *at, "--json").json}
+    assert checks["changes"] == "warning"
+
+    assert cli("admin", "retry", intent, *at).code == 0
+    eventually(
+        lambda: ok(cli("admin", "intents", *at, "--json")) == {"intents": []}, "the keeper finishes it"
+    )
+    assert cli("admin", "retry", intent, *at).code == 5
+    assert cli("admin", "retry", "no-such-intent", *at).code == 3
 
 
 def test_the_doctor_finds_a_running_server_healthy(cli: Shell, server: Server) -> None:
@@ -327,6 +361,11 @@ def test_the_doctor_finds_a_running_server_healthy(cli: Shell, server: Server) -
 def test_records_are_rewrapped_backed_up_and_restored(cli: Shell, server: Server, tmp_path: Path) -> None:
     at = ("--data-dir", server.data_dir)
     assert ok(cli("vault", "rewrap", *at, "--json"))["finished"] is True
+    with closing(sqlite3.connect(server.data_dir / "records.db")) as records:
+        query = (
+            "SELECT actor, json_extract(details, '$.stage') FROM audit_events WHERE action = 'vault:rewrap'"
+        )
+        assert records.execute(query).fetchall() == [("operator", "begun"), ("operator", "done")]
     backup = tmp_path / "backup.tar"
     assert ok(cli("backup", backup, *at, "--json"))["bytes"] > 0
     restored = tmp_path / "elsewhere" / "data"

@@ -263,6 +263,31 @@ def test_a_provider_that_refuses_to_end_a_key_ends_in_a_visible_state(
     assert states(world, credential) == [KeyState.ACTIVE, KeyState.REVOKED]
 
 
+@pytest.mark.promise("giving-up-is-visible")
+def test_an_operator_has_a_given_up_change_tried_again(world: World, credential: CredentialView) -> None:
+    credentials.rotate(world.ctx, world.owner, credential.id, source=Generated())
+    old = credentials.keys(world.ctx, world.owner, credential.id)[-1]
+    world.provider.script("delete_key", Failure.REFUSE, times=None)
+    credentials.end_key(world.ctx, world.owner, credential.id, old.id)
+    assert [intent.state for intent in intents.unfinished(world.ctx)] == ["open"]
+    with pytest.raises(ConflictError):
+        intents.retry(world.ctx, audit.OPERATOR, intents.unfinished(world.ctx)[0].id)
+    world.keep()
+    (given_up,) = intents.unfinished(world.ctx)
+    assert given_up.state == "given_up"
+    world.clock.advance(timedelta(days=3))
+    world.provider.recover()
+    world.provider.script("delete_key", Failure.UNAVAILABLE, times=1)  # old as it is, it has its tries again
+    intents.retry(world.ctx, audit.OPERATOR, given_up.id)
+    world.keep()
+    assert intents.unfinished(world.ctx) == []
+    assert states(world, credential) == [KeyState.ACTIVE, KeyState.DESTROYED]
+    (event,) = world.events("intent:retry")
+    assert (event.actor_kind, event.details["intent"]) == ("operator", given_up.id)
+    with pytest.raises(NotFoundError):
+        intents.retry(world.ctx, audit.OPERATOR, "no such intent")
+
+
 # Deleting.
 
 
