@@ -44,6 +44,7 @@ class Live:
     """A run this process is carrying out. The worker's other threads set the flags."""
 
     run_id: str
+    dispatch_no: int
     attempt_id: str = ""
     cancelled: threading.Event = field(default_factory=threading.Event)  # its owner asked for its end
     over: threading.Event = field(default_factory=threading.Event)  # ended elsewhere: the job must go
@@ -77,11 +78,11 @@ class Dispatch:
         self._host = host
         self._live = live
 
-    def run(self, dispatch_no: int) -> None:
+    def run(self) -> None:
         """Raises Stopping where the dispatch must be put back in line."""
         if not self._clear_what_was_left():
             return
-        begun = self._begin(dispatch_no)
+        begun = self._begin()
         if begun is None:
             return
         self._live.attempt_id = begun.attempt_id
@@ -130,14 +131,14 @@ class Dispatch:
                         os.kill(pid, signal.SIGKILL)
             time.sleep(0.05)
 
-    def _begin(self, dispatch_no: int) -> Begun | None:
+    def _begin(self) -> Begun | None:
         """Ask web until it answers: an outage queues runs, it does not fail them."""
         wait = _FIRST_WAIT
         while True:
             if self._host.draining.is_set():
                 raise Stopping
             try:
-                answer = self._host.web.begin(self._live.run_id, dispatch_no)
+                answer = self._host.web.begin(self._live.run_id, self._live.dispatch_no)
             except NotFoundError:
                 return None
             except UnavailableError as error:

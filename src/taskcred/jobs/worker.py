@@ -46,6 +46,7 @@ _FORGET: Final = 7200  # pulses between two sweeps of the engine's rows
 _KEEP: Final = timedelta(days=1)  # the engine's rows of ended dispatches
 _MOMENT: Final = 0.25  # seconds between two looks at whether it is time to go
 _SIGNALS: Final = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGUSR1})
+_SOON: Final = timedelta(seconds=1)  # until the dispatch before is out of the way
 _LOOK_AGAIN: Final = timedelta(seconds=30)  # at a dispatch that failed for a reason nobody foresaw
 
 
@@ -177,13 +178,17 @@ class Worker:
         return None
 
     def _execute(self, run_id: str, dispatch_no: int, owner: str) -> None:
-        live = Live(run_id)
+        live = Live(run_id, dispatch_no)
         with self._lock:
-            if run_id in self._live:
-                return  # a second copy of a dispatch that is being carried out
-            self._live[run_id] = live
+            before = self._live.setdefault(run_id, live)
+        if before is not live:
+            # The same dispatch is a second copy. Another one follows an attempt that was lost, whose own
+            # dispatch is still on its way out: dropped here, nothing would ever carry the run on.
+            if before.dispatch_no != dispatch_no:
+                insist(lambda: self._put_back(run_id, dispatch_no, owner, _SOON))
+            return
         try:
-            Dispatch(self._host, live).run(dispatch_no)
+            Dispatch(self._host, live).run()
         except Stopping:
             insist(lambda: self._put_back(run_id, dispatch_no, owner, timedelta(0)))
         except Exception:  # noqa: BLE001 - the engine would log whatever text it has

@@ -68,6 +68,29 @@ def test_a_killed_workers_job_ends_and_the_run_is_tried_again(host: JobsHost, tm
     assert [a.outcome for a in host.attempts(run_id)] == [AttemptOutcome.LOST, AttemptOutcome.SUCCEEDED]
 
 
+def test_a_run_is_tried_again_though_web_is_away_while_its_lost_attempt_is_found(
+    host: JobsHost, tmp_path: Path
+) -> None:
+    worker = host.start_worker()
+    run_id = host.start("hangs_once")
+    started(host, tmp_path)
+    kill(worker)
+    host.is_away = True
+    host.start_worker()
+    # The dispatch that found the loss waits for web when the next dispatch of the same run is taken.
+    host.until(lambda: was_taken(host, f"{run_id}.2"))
+    host.is_away = False
+    assert host.wait(run_id).state is RunState.SUCCEEDED
+
+
+def was_taken(host: JobsHost, dispatch: str) -> bool:
+    with host.ctx.store.read() as connection:
+        status = connection.exec_driver_sql(
+            "select status from workflow_status where workflow_uuid = ?", (dispatch,)
+        ).scalar_one_or_none()
+    return status == "SUCCESS"
+
+
 def test_a_task_may_prefer_failure_to_a_second_try(host: JobsHost, tmp_path: Path) -> None:
     worker = host.start_worker()
     run_id = host.start("hangs_once_final")
