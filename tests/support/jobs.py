@@ -26,7 +26,7 @@ from taskcred.domain.runs import FINAL_STATES, AttemptView, OutputView, RunState
 from taskcred.domain.secret import Secret
 from taskcred.errors import UnavailableError
 from taskcred.jobs.catalogue import load_tasks
-from taskcred.jobs.engine import DbosQueue, migrate_engine
+from taskcred.jobs.queue import DbosQueue, migrate_engine
 from taskcred.services import attempts, runs
 from taskcred.services.material import path as vault_path
 from taskcred.store import tables as t
@@ -87,7 +87,7 @@ class JobsHost:
             queue=self.queue,
             tasks=load_tasks({name: TaskSettings(**task) for name, task in self._tasks.items()}, allow),
         )
-        migrate_engine(f"sqlite:///{database}")
+        migrate_engine(self.ctx.store.engine)
         self.account_id = self.provider.add_account()
         self.iam_id, self.credential_id = self.add_owner()
         threading.Thread(

@@ -11,7 +11,7 @@ from taskcred.clock import SystemClock
 from taskcred.config import JobSettings, LogSettings, TaskSettings
 from taskcred.domain.secret import Secret
 from taskcred.jobs.catalogue import load_tasks
-from taskcred.jobs.engine import DbosQueue
+from taskcred.jobs.queue import DbosQueue
 from taskcred.jobs.worker import Worker, WorkerSettings
 from taskcred.store.engine import sqlite_engine
 from taskcred.testing import make_context

@@ -7,7 +7,7 @@ from taskcred.config import Settings
 from taskcred.data_dir import DataDir
 from taskcred.domain.policy import NoticePolicy, Policy, RunPolicy, SessionPolicy, TokenPolicy
 from taskcred.jobs.catalogue import load_tasks
-from taskcred.jobs.engine import DbosQueue
+from taskcred.jobs.queue import DbosQueue
 from taskcred.ports import IdentityProvider, Vault
 from taskcred.revocations import FileRevocationLog, directory_of
 from taskcred.services.context import Context

@@ -12,7 +12,7 @@ from taskcred.data_dir import DataDir, write_private
 from taskcred.domain.secret import Secret
 from taskcred.errors import RecordNotFoundError
 from taskcred.iam import operator
-from taskcred.jobs.engine import migrate_engine
+from taskcred.jobs.queue import migrate_engine
 from taskcred.ports import Vault
 from taskcred.store import migrate, workers
 from taskcred.store.engine import Store, sqlite_engine
@@ -32,7 +32,7 @@ def prepare(settings: Settings) -> None:
     vault = open_vault(settings)
     engine = sqlite_engine(files.records)
     migrate.upgrade(engine)
-    migrate_engine(f"sqlite:///{files.records}")
+    migrate_engine(engine)
     iam = open_iam(settings, vault)
     iam.prepare()
     _record_once(vault, TOKEN_KEYSET, Sealer.new_keyset())

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from taskcred import logs
 from taskcred.config import Settings
 from taskcred.http.app import create_app
 from taskcred.http.token_endpoint import TokenEndpoint
 from taskcred.iam.service import LocalIam
+from taskcred.jobs.queue import DbosQueue
 from taskcred.roles import lifeline
 from taskcred.roles import web as role
 from taskcred.roles.listener import Listener, Tls
@@ -24,11 +26,12 @@ _COUNTS: Final = 5.0  # seconds between two writings of how often API keys were 
 
 
 class Web(NamedTuple):
-    """The application, and what needs threads beside it: the broker, the local IAM's counts."""
+    """The application, and what needs threads beside it: broker, the local IAM's counts, the run queue."""
 
     app: WsgiApp
     broker: TokenBroker
     iam: LocalIam
+    queue: DbosQueue
 
 
 def run(settings: Settings, fd: int, number: int) -> None:
@@ -42,6 +45,7 @@ def run(settings: Settings, fd: int, number: int) -> None:
     server = settings.server
     tls = Tls(server.tls_cert, server.tls_key) if server.tls_cert and server.tls_key else None
     web.broker.start()
+    threading.Thread(target=web.queue.load, name="load the engine", daemon=True).start()
     with role.repeating(web.iam.exchange.flush, _COUNTS):
         role.serve(Listener(web.app, fd, threads=server.threads, tls=tls), drain=server.drain.total_seconds())
     web.broker.close()
@@ -60,7 +64,9 @@ def build_web(settings: Settings) -> Web:
     )
     pages.register(app, ctx)
     token = TokenEndpoint(broker, trusted.iam_app)
-    return Web(_dispatcher(token, trusted.iam_app, app.wsgi_app), broker, trusted.iam)
+    return Web(
+        _dispatcher(token, trusted.iam_app, app.wsgi_app), broker, trusted.iam, cast("DbosQueue", ctx.queue)
+    )
 
 
 def _dispatcher(token: WsgiApp, iam: WsgiApp, rest: WsgiApp) -> WsgiApp:

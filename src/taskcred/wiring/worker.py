@@ -11,7 +11,7 @@ from taskcred.config import Settings
 from taskcred.data_dir import DataDir
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConfigurationError, IntegrityError
-from taskcred.jobs.engine import DbosQueue
+from taskcred.jobs.queue import DbosQueue
 from taskcred.jobs.worker import Worker, WorkerSettings
 from taskcred.ports import IdentityProvider, Vault
 from taskcred.revocations import directory_of

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from taskcred.jobs.engine import DbosQueue, migrate_engine
+from taskcred.jobs.queue import DbosQueue, migrate_engine
 from taskcred.store import migrate
 from taskcred.store.engine import sqlite_engine
 
@@ -22,7 +22,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 def engine(tmp_path: Path) -> Iterator[sa.Engine]:
     engine = sqlite_engine(tmp_path / "records.db")
     migrate.upgrade(engine)
-    migrate_engine(f"sqlite:///{tmp_path / 'records.db'}")
+    migrate_engine(engine)
     yield engine
     engine.dispose()
 
@@ -34,7 +34,7 @@ def rows(engine: sa.Engine) -> list[sa.Row[tuple[object, ...]]]:
 
 
 def test_the_engine_migrates_twice_without_harm(engine: sa.Engine, tmp_path: Path) -> None:
-    migrate_engine(f"sqlite:///{tmp_path / 'records.db'}")
+    migrate_engine(engine)
     assert rows(engine) == []
     assert stat.S_IMODE((tmp_path / "records.db").stat().st_mode) == 0o600
 
