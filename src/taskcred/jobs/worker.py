@@ -32,8 +32,9 @@ from taskcred.domain.secret import Secret
 from taskcred.errors import ConfigurationError, UnavailableError
 from taskcred.jobs import isolation
 from taskcred.jobs.dispatch import Dispatch, Host, Live, Stopping, insist
-from taskcred.jobs.engine import DbosQueue, Engine
+from taskcred.jobs.engine import Engine
 from taskcred.jobs.environment import write_ca_file
+from taskcred.jobs.queue import DbosQueue
 from taskcred.jobs.web_client import WebClient
 from taskcred.services import attempts
 from taskcred.services.context import Context
