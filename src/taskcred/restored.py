@@ -17,6 +17,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
+from taskcred.data_dir import DataDir
 from taskcred.domain.credentials import CredentialState, CredentialView, KeyState, Origin, RevocationReason
 from taskcred.iam import tables as iam
 from taskcred.revocations import Revocation
@@ -49,7 +50,7 @@ def make_safe(
 ) -> Replayed:
     """Change the restored `records.db` and `iam.db` in `directory` as the module says. `revoked`: the log's
     entries, None where it is gone; `created_at`: when the backup was taken."""
-    engine = sqlite_engine(directory / "records.db")
+    engine = sqlite_engine(DataDir(directory).records)
     try:
         migrate.upgrade(engine)
         with engine.begin() as connection:
@@ -66,7 +67,7 @@ def make_safe(
             audit.append(connection, event, now)
     finally:
         engine.dispose()
-    _end_in_iam(directory / "iam.db", made_by_us, revoked or [])
+    _end_in_iam(DataDir(directory).iam, made_by_us, revoked or [])
     return replayed
 
 
@@ -94,13 +95,7 @@ def _lock_all(connection: sa.Connection, created_at: datetime, now: datetime) ->
     is_to_lock = c.state.not_in([CredentialState.ENDED, CredentialState.LOCKED])
     ids = connection.execute(sa.select(c.id).where(is_to_lock)).scalars().all()
     for credential in _found(connection, ids):
-        if credential.active_key:
-            credentials.change_key(
-                connection, credential.active_key.id, state=KeyState.PHASED_OUT, phased_out_at=now
-            )
-        usability.take_out_of_use(connection, credential, CredentialState.LOCKED, why, now)
-        event = usability.event(credential, "credential:lock", audit.OPERATOR, reason=why)
-        audit.append(connection, event, now)
+        usability.put_aside(connection, credential, why, audit.OPERATOR, now)
     return len(ids)
 
 

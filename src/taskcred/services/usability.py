@@ -52,6 +52,17 @@ def take_out_of_use(
     changes.append(connection, "credential", credential.id, now)
 
 
+def put_aside(
+    connection: sa.Connection, credential: CredentialView, reason: str, actor: audit.Actor, now: datetime
+) -> None:
+    """The commit of a lock, whatever locks."""
+    if credential.active_key:
+        # A usable credential has one active key, any other none: the lock puts it aside, undrained.
+        credentials.change_key(connection, credential.active_key.id, state=KeyState.PHASED_OUT)
+    take_out_of_use(connection, credential, CredentialState.LOCKED, reason, now)
+    audit.append(connection, event(credential, "credential:lock", actor, reason=reason), now)
+
+
 def key_expired(ctx: Context, connection: sa.Connection, key: KeyView, now: datetime) -> None:
     """The active key's time is over."""
     credentials.change_key(connection, key.id, state=KeyState.EXPIRED, ended_at=now)
@@ -104,13 +115,7 @@ def lock(ctx: Context, actor: audit.Actor, credential_id: str, reason: str) -> N
                 hint="Only a usable or unusable one can.",
                 code="credential_not_lockable",
             )
-        if credential.active_key:
-            # A usable credential has one active key, any other none: the lock puts it aside, undrained.
-            credentials.change_key(
-                connection, credential.active_key.id, state=KeyState.PHASED_OUT, phased_out_at=now
-            )
-        take_out_of_use(connection, credential, CredentialState.LOCKED, reason, now)
-        audit.append(connection, event(credential, "credential:lock", actor, reason=reason), now)
+        put_aside(connection, credential, reason, actor, now)
         notices.add(
             ctx,
             connection,
@@ -142,7 +147,7 @@ def unlock(ctx: Context, actor: audit.Actor, credential_id: str) -> None:
                 state_reason="It has no working key.",
             )
             return
-        credentials.change_key(connection, key.id, state=KeyState.ACTIVE, phased_out_at=None)
+        credentials.change_key(connection, key.id, state=KeyState.ACTIVE)
         credentials.change(connection, credential_id, now, state=CredentialState.USABLE, state_reason=None)
         if key.expires_at and key.expires_at <= now:
             key_expired(ctx, connection, key, now)
