@@ -312,7 +312,6 @@ def _replace(
         connection,
         old.id,
         state=KeyState.PHASED_OUT,
-        phased_out_at=now,
         drain=drain["how"],
         end_at=end_at or now,
     )

@@ -72,7 +72,6 @@ keys = sa.Table(
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("last_used_at", Instant),
     sa.Column("expires_at", Instant),
-    sa.Column("phased_out_at", Instant),
     sa.Column("end_at", Instant),
     sa.Column("drain", sa.String(16)),  # "tokens" | "at" while phased out
     sa.Column("ended_at", Instant),
@@ -133,7 +132,7 @@ access_tokens = sa.Table(
     sa.Column("digest", sa.LargeBinary(32)),
     sa.Column("issued_at", Instant),
     sa.Column("expires_at", Instant),
-    sa.Column("refresh_at", Instant, index=True),
+    sa.Column("refresh_at", Instant),
     # single flight: whoever holds the lease talks to the provider, the others wait for the row to change
     sa.Column("lease_holder", sa.String(64)),
     sa.Column("lease_until", Instant),
@@ -146,8 +145,6 @@ run_tokens = sa.Table(
     metadata,
     sa.Column("digest", sa.LargeBinary(32), primary_key=True),
     sa.Column("credential_id", sa.String(36), nullable=False, index=True),
-    sa.Column("key_id", sa.String(36), nullable=False),
-    sa.Column("issued_at", Instant, nullable=False),
     sa.Column("expires_at", Instant, nullable=False, index=True),
 )
 

@@ -34,10 +34,9 @@ class Cached:
 
 def cached(connection: sa.Connection, credential_id: str) -> Cached | None:
     """The credential's row of the cache."""
-    row = connection.execute(
-        sa.select(t.access_tokens).where(_a.credential_id == credential_id)
-    ).one_or_none()
-    return None if row is None else Cached(*row)
+    found = connection.execute(sa.select(t.access_tokens).where(_a.credential_id == credential_id))
+    row = found.mappings().one_or_none()
+    return None if row is None else Cached(**row)
 
 
 def take_lease(
@@ -90,13 +89,7 @@ def put(
         )
     )
     connection.execute(
-        t.run_tokens.insert().values(
-            digest=digest,
-            credential_id=credential_id,
-            key_id=key_id,
-            issued_at=issued_at,
-            expires_at=expires_at,
-        )
+        t.run_tokens.insert().values(digest=digest, credential_id=credential_id, expires_at=expires_at)
     )
 
 

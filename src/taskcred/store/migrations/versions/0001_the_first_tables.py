@@ -124,8 +124,6 @@ def upgrade() -> None:
         "run_tokens",
         sa.Column("digest", sa.LargeBinary(length=32), nullable=False),
         sa.Column("credential_id", sa.String(length=36), nullable=False),
-        sa.Column("key_id", sa.String(length=36), nullable=False),
-        sa.Column("issued_at", taskcred.store.types.Instant(), nullable=False),
         sa.Column("expires_at", taskcred.store.types.Instant(), nullable=False),
         sa.PrimaryKeyConstraint("digest", name=op.f("pk_run_tokens")),
     )
@@ -331,7 +329,6 @@ def upgrade() -> None:
         sa.Column("created_at", taskcred.store.types.Instant(), nullable=False),
         sa.Column("last_used_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("expires_at", taskcred.store.types.Instant(), nullable=True),
-        sa.Column("phased_out_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("end_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("drain", sa.String(length=16), nullable=True),
         sa.Column("ended_at", taskcred.store.types.Instant(), nullable=True),
@@ -387,8 +384,6 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["key_id"], ["keys.id"], name=op.f("fk_access_tokens_key_id_keys")),
         sa.PrimaryKeyConstraint("credential_id", name=op.f("pk_access_tokens")),
     )
-    with op.batch_alter_table("access_tokens", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_access_tokens_refresh_at"), ["refresh_at"], unique=False)
 
     op.create_table(
         "attempt_tokens",
