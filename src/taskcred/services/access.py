@@ -9,6 +9,7 @@ from taskcred.domain.runs import AttemptView
 from taskcred.errors import NotFoundError
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
+from taskcred.services.runs import find_own
 from taskcred.store import access, audit, changes
 from taskcred.store.access import LiveAccess
 
@@ -26,8 +27,7 @@ def run_access(ctx: Context, principal: Principal, run_id: str) -> list[AttemptV
     """Every attempt of one of the caller's runs, with the times of what it was handed."""
     authorize(ctx, principal, Permission.RUN_READ, "run", run_id)
     with ctx.store.read() as connection:
-        if access.owner_of_run(connection, run_id) != (principal.account_id, principal.iam_id):
-            raise NotFoundError("There is no such run.", hint="List your runs to see its id.")
+        find_own(connection, principal, run_id)
         return access.attempts_of(connection, run_id)
 
 

@@ -1,14 +1,17 @@
-"""Opaque keyset cursors of lists: an instant and an id."""
+"""Pages of lists: their size, and opaque keyset cursors of an instant and an id."""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import json
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeVar
 
 from taskcred.errors import InvalidRequestError
+
+T = TypeVar("T")
 
 MAX_LIMIT: Final = 200
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -19,6 +22,15 @@ def write_cursor(at: datetime, row_id: str) -> str:
     """The cursor of a list that ended with the row `row_id` of instant `at`."""
     text = json.dumps([(at - _EPOCH) // timedelta(microseconds=1), row_id])
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def cut(
+    found: Sequence[T], limit: int, place: Callable[[T], tuple[datetime, str]]
+) -> tuple[list[T], str | None]:
+    """The first `limit` of `found`, and the cursor of the next page where one more was found: None at the
+    end. `place` gives an item's instant and id."""
+    page = list(found[:limit])
+    return page, write_cursor(*place(page[-1])) if len(found) > limit else None
 
 
 def read_cursor(raw_cursor: str | None) -> tuple[datetime, str] | None:

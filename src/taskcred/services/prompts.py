@@ -15,7 +15,7 @@ from taskcred.errors import ConflictError, NotFoundError
 from taskcred.services import notices
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
-from taskcred.services.cursors import read_cursor, verify_limit, write_cursor
+from taskcred.services.cursors import cut, read_cursor, verify_limit
 from taskcred.store import audit
 from taskcred.store import notices as notice_store
 from taskcred.store import prompts as store
@@ -106,9 +106,7 @@ def list_own(
             before=before,
             limit=size + 1,
         )
-    page = found[:size]
-    more = len(found) > size
-    return page, write_cursor(page[-1].opened_at, page[-1].id) if more else None
+    return cut(found, size, lambda each: (each.opened_at, each.id))
 
 
 def get(ctx: Context, principal: Principal, prompt_id: str) -> PromptView:

@@ -16,7 +16,7 @@ from taskcred.errors import ConflictError, InvalidRequestError, NotFoundError, P
 from taskcred.services import prompts
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
-from taskcred.services.cursors import read_cursor, verify_limit, write_cursor
+from taskcred.services.cursors import cut, read_cursor, verify_limit
 from taskcred.services.parameters import verify_parameters
 from taskcred.store import attempts as attempt_store
 from taskcred.store import audit
@@ -78,7 +78,7 @@ def start(ctx: Context, principal: Principal, *, task: str, parameters: dict[str
                 code="too_many_waiting_runs",
                 action_url=f"{ctx.public_url}/prompts",
             )
-        return _own(connection, principal, new.id)
+        return find_own(connection, principal, new.id)
 
 
 def create(
@@ -118,7 +118,7 @@ def get(ctx: Context, principal: Principal, run_id: str) -> RunView:
     """One of the caller's runs. Raises NotFoundError for other owners' runs too."""
     authorize(ctx, principal, Permission.RUN_READ, "run", run_id)
     with ctx.store.read() as connection:
-        return _own(connection, principal, run_id)
+        return find_own(connection, principal, run_id)
 
 
 def list_own(
@@ -144,9 +144,7 @@ def list_own(
             before=before,
             limit=size + 1,
         )
-    page = found[:size]
-    more = len(found) > size
-    return page, write_cursor(page[-1].created_at, page[-1].id) if more else None
+    return cut(found, size, lambda each: (each.created_at, each.id))
 
 
 def cancel(ctx: Context, principal: Principal, run_id: str) -> RunView:
@@ -158,7 +156,7 @@ def cancel(ctx: Context, principal: Principal, run_id: str) -> RunView:
     now = ctx.clock.now()
     actor = actor_of(principal)
     with ctx.store.write() as connection:
-        run = _own(connection, principal, run_id)
+        run = find_own(connection, principal, run_id)
         if run.state is RunState.CANCELLED or run.cancel_requested_at is not None:
             return run
         if run.state in FINAL_STATES:
@@ -183,14 +181,14 @@ def cancel(ctx: Context, principal: Principal, run_id: str) -> RunView:
             audit.Event("run:cancel", "success", actor, run.account_id, run.iam_id, "run", run_id, run_id),
             now,
         )
-        return _own(connection, principal, run_id)
+        return find_own(connection, principal, run_id)
 
 
 def attempts(ctx: Context, principal: Principal, run_id: str) -> list[AttemptView]:
     """The attempts of one of the caller's runs, oldest first, without the tokens they were handed."""
     authorize(ctx, principal, Permission.RUN_READ, "run", run_id)
     with ctx.store.read() as connection:
-        _own(connection, principal, run_id)
+        find_own(connection, principal, run_id)
         return attempt_store.of_run(connection, run_id)
 
 
@@ -203,7 +201,7 @@ def output(
     """
     authorize(ctx, principal, Permission.RUN_READ, "run", run_id)
     with ctx.store.read() as connection:
-        run = _own(connection, principal, run_id)
+        run = find_own(connection, principal, run_id)
         found = attempt_store.output(connection, run_id, after, attempt)
     if found is not None:
         return found
@@ -251,7 +249,8 @@ def _audit_start(
     audit.append(connection, event, now)
 
 
-def _own(connection: sa.Connection, principal: Principal, run_id: str) -> RunView:
+def find_own(connection: sa.Connection, principal: Principal, run_id: str) -> RunView:
+    """One of the caller's runs. Raises NotFoundError, for another's as for none."""
     found = store.of_owner(connection, principal.account_id, principal.iam_id, run_id=run_id)
     if not found:
         raise NotFoundError("There is no such run.", hint="`GET /v1/runs` lists your runs.")

@@ -15,7 +15,7 @@ from taskcred.services import prompts
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
 from taskcred.services.cron import next_after, next_times, verify_cron
-from taskcred.services.cursors import read_cursor, verify_limit, write_cursor
+from taskcred.services.cursors import cut, read_cursor, verify_limit
 from taskcred.services.parameters import verify_parameters
 from taskcred.services.runs import find_task
 from taskcred.store import audit
@@ -177,12 +177,8 @@ def list_own(
         found = store.of_owner(
             connection, principal.account_id, principal.iam_id, before=before, limit=size + 1
         )
-    page = found[:size]
-    more = len(found) > size
-    return (
-        [_view(ctx, row) for row in page],
-        write_cursor(page[-1].created_at, page[-1].id) if more else None,
-    )
+    page, following = cut(found, size, lambda row: (row.created_at, row.id))
+    return [_view(ctx, row) for row in page], following
 
 
 def preview(cron: str, timezone: str, now: datetime, count: int = 5) -> tuple[datetime, ...]:

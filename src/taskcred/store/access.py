@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from taskcred.domain.runs import AttemptOutcome, AttemptView, TokenHandOut
+from taskcred.domain.runs import AttemptView, TokenHandOut
+from taskcred.store import attempts
 from taskcred.store import tables as t
 
 
@@ -73,31 +74,9 @@ def live_of_owner(connection: sa.Connection, account_id: str, iam_id: str, now: 
 
 def attempts_of(connection: sa.Connection, run_id: str) -> list[AttemptView]:
     """A run's attempts with what each was handed, first to last."""
-    c = t.attempts.c
-    rows = connection.execute(sa.select(t.attempts).where(c.run_id == run_id).order_by(c.number)).all()
-    tokens = _handed_out(connection, [row.id for row in rows])
-    return [
-        AttemptView(
-            id=row.id,
-            number=row.number,
-            outcome=AttemptOutcome(row.outcome) if row.outcome else None,
-            reason=row.reason,
-            executor=row.executor,
-            started_at=row.started_at,
-            ended_at=row.ended_at,
-            exit_code=row.exit_code,
-            standin_last_four=row.standin_last_four,
-            tokens=tokens.get(row.id, ()),
-        )
-        for row in rows
-    ]
-
-
-def owner_of_run(connection: sa.Connection, run_id: str) -> tuple[str, str] | None:
-    """Account and iam_id of a run's owner."""
-    c = t.runs.c
-    row = connection.execute(sa.select(c.account_id, c.iam_id).where(c.id == run_id)).one_or_none()
-    return None if row is None else (row.account_id, row.iam_id)
+    found = attempts.of_run(connection, run_id)
+    tokens = _handed_out(connection, [attempt.id for attempt in found])
+    return [replace(attempt, tokens=tokens.get(attempt.id, ())) for attempt in found]
 
 
 def live_attempt(connection: sa.Connection, attempt_id: str) -> tuple[str, str, str] | None:
