@@ -38,9 +38,8 @@ class Task:
     argv: tuple[str, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
     working_directory: str | None = None
-    sdk_services: tuple[
-        str, ...
-    ] = ()  # "iam_identity" gives IAM_IDENTITY_AUTH_TYPE, _APIKEY, _AUTH_URL, _URL
+    # "iam_identity" gives IAM_IDENTITY_AUTH_TYPE, _APIKEY, _AUTH_URL, _URL
+    sdk_services: tuple[str, ...] = ()
     entry_point: str = ""
     method: str = "POST"
     url: str = ""

@@ -45,7 +45,6 @@ __all__ = [
     "delete",
     "end",
     "end_key",
-    "find_own",
     "get",
     "impact",
     "keys",
@@ -56,7 +55,6 @@ __all__ = [
     "update",
 ]
 
-find_own = credentials.find_own
 lock = usability.lock
 unlock = usability.unlock
 

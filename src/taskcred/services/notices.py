@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -75,8 +75,7 @@ def add(
         channels.append("mail")
     if ctx.policy.notices.webhook:
         channels.append("webhook")
-    words = words_for(kind, payload)
-    said = {"title": words.title, "text": words.text, "path": words.path}
+    said = asdict(words_for(kind, payload))
     store.insert(connection, account_id, iam_id, kind, payload | said, channels, ctx.clock.now())
 
 
@@ -146,9 +145,8 @@ def _message(ctx: Context, connection: sa.Connection, notice: Notice) -> Message
 
 
 def _tell_on_page(connection: sa.Connection, notice: Notice, why: str, now: datetime) -> None:
-    words = words_for("notice_given_up", {"channel": notice.channel, "why": why})
-    said = {"title": words.title, "text": words.text, "path": words.path}
     kind = "notice_given_up"
+    said = asdict(words_for(kind, {"channel": notice.channel, "why": why}))
     store.insert(connection, notice.account_id, notice.iam_id, kind, said, ["page"], now)
 
 

@@ -36,9 +36,8 @@ def tick(ctx: Context, limit: int = 200) -> int:
                 break
         with ctx.store.write() as connection:
             rows = store.due(connection, now, min(_BATCH, limit - handled))
-            standings: dict[
-                tuple[str, str], Standing
-            ] = {}  # of owners; they cannot change in this transaction
+            # Of owners; they cannot change in this transaction.
+            standings: dict[tuple[str, str], Standing] = {}
             for row in rows:
                 owner = row.account_id, row.iam_id
                 if owner not in standings:
