@@ -127,20 +127,22 @@ class TokenBroker:
             )
         if entry is None or now >= entry.check_at:
             entry = self._look(digest, entry)
+            now = self._monotonic()  # an exchange may have taken its time
         with entry.lock:
-            if entry.is_out:
-                return self.issue(standin)
-            allowance = min(entry.allowance + (now - entry.filled_at) * self._rate, self._burst)
-            entry.filled_at = now
-            if allowance < 1.0:
-                entry.allowance = allowance
-                raise RateLimitedError(
-                    "This stand-in key asks for tokens too often.",
-                    hint="Keep a token until shortly before it expires; IBM's SDKs do.",
-                )
-            entry.allowance = allowance - 1.0
-            entry.uses += 1
-        return entry.issued
+            if not entry.is_out:
+                allowance = min(entry.allowance + (now - entry.filled_at) * self._rate, self._burst)
+                entry.filled_at = now
+                if allowance < 1.0:
+                    entry.allowance = allowance
+                    raise RateLimitedError(
+                        "This stand-in key asks for tokens too often.",
+                        hint="Keep a token until shortly before it expires; IBM's SDKs do.",
+                    )
+                entry.allowance = allowance - 1.0
+                entry.uses += 1
+                return entry.issued
+        # Not under the entry's lock: looking again may wait for somebody who waits for that.
+        return self.issue(standin)
 
     # Changes.
 

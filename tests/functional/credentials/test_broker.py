@@ -274,6 +274,17 @@ def test_each_stand_in_key_has_its_limit(world: World, attempt: Attempt) -> None
         broker.issue(attempt.key)
 
 
+def test_a_slow_exchange_does_not_count_against_the_limit(
+    world: World, credential: CredentialView, attempt: Attempt
+) -> None:
+    policy = Policy(tokens=TokenPolicy(standin_rate=2, standin_burst=3))
+    broker = TokenBroker(replace(world.ctx, policy=policy))
+    with world.ctx.store.write() as connection:
+        connection.execute(t.access_tokens.delete().where(t.access_tokens.c.credential_id == credential.id))
+    world.provider.hook = lambda _method: world.clock.advance(timedelta(seconds=5))
+    broker.issue(attempt.key)
+
+
 @pytest.mark.promise("at-once")
 @pytest.mark.parametrize("grace", [0, 60])
 def test_out_of_touch_goes_on_for_the_grace_and_then_fails_closed(
@@ -317,6 +328,52 @@ def test_a_rotation_is_picked_up_at_the_next_request(
     second = token_of(world, broker, attempt)
     assert first != second
     assert len(world.events("token:issue")) == 2
+
+
+class Gate:
+    """An entry's lock at which a request that has just looked the entry up waits, until the entry was taken
+    out of memory; whoever took it out goes on when the request has the lock."""
+
+    def __init__(self, request: threading.Thread) -> None:
+        self._request = request
+        self._lock = threading.Lock()
+        self.reached, self._out, self._has_lock = threading.Event(), threading.Event(), threading.Event()
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is self._request and not self.reached.is_set():
+            self.reached.set()
+            assert self._out.wait(30)
+            self._lock.acquire()
+            self._has_lock.set()
+        else:
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if threading.current_thread() is not self._request and not self._out.is_set():
+            self._out.set()
+            assert self._has_lock.wait(30)
+
+
+@pytest.mark.promise("never-interrupted")
+def test_a_request_caught_between_look_up_and_change_stops_nobody(
+    world: World, credential: CredentialView, broker: TokenBroker, attempt: Attempt
+) -> None:
+    broker.issue(attempt.key)
+    request = threading.Thread(target=lambda: broker.issue(attempt.key), daemon=True)
+    gate = Gate(request)
+    (entry,) = broker._entries.values()
+    entry.lock = gate  # type: ignore[assignment,misc]  # a lock in all that matters
+    request.start()
+    assert gate.reached.wait(30)
+    with world.ctx.store.write() as connection:
+        changes.append(connection, "credential", credential.id, world.clock.now())
+    poll = threading.Thread(target=broker._poll, daemon=True)
+    poll.start()
+    poll.join(10)
+    request.join(10)
+    assert not poll.is_alive()
+    assert not request.is_alive()
 
 
 @pytest.mark.promise("never-interrupted")
