@@ -244,3 +244,13 @@ def test_the_makefile_has_the_verbs_that_pages_name() -> None:
             )
         )
         assert {verb for pair in named for verb in pair if verb} <= verbs, page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_ours_that_a_page_names_exist(page: Path) -> None:
+    names = re.findall(
+        r"`((?:[a-z_]+/)+(?:[a-z_]+\.py)?|[a-z_]+\.py|tests/[a-z_/]+)`", page.read_text(encoding="utf-8")
+    )
+    places = [ROOT, ROOT / "src" / "taskcred", *(ROOT / "src" / "taskcred").iterdir()]
+    for name in names:
+        assert name == "own_key.py" or any((place / name).exists() for place in places), name
