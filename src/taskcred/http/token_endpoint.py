@@ -10,8 +10,8 @@ from __future__ import annotations
 import io
 import json
 import uuid
-from collections.abc import Callable, Iterable
-from typing import Any, BinaryIO, Final
+from collections.abc import Iterable
+from typing import BinaryIO, Final
 from urllib.parse import parse_qsl
 
 from taskcred.domain import keytext
@@ -23,10 +23,7 @@ from taskcred.errors import (
     UnavailableError,
 )
 from taskcred.services.broker import TokenBroker
-
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
-WsgiApp = Callable[[Environ, StartResponse], Iterable[bytes]]
+from taskcred.wsgi import Environ, StartResponse, WsgiApp
 
 _GRANT: Final = "urn:ibm:params:oauth:grant-type:apikey"
 _RAW_GRANT: Final = b"grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey"

@@ -18,7 +18,7 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
@@ -29,7 +29,7 @@ from granian._loops import loops
 from granian.http import HTTP1Settings
 from granian.wsgi import _callback_wrapper
 
-from taskcred.wsgi import WsgiApp
+from taskcred.wsgi import Environ, StartResponse, WsgiApp
 
 _BACKLOG: Final = 1024
 _PROC_FD: Final = Path("/proc/self/fd")
@@ -85,7 +85,7 @@ class Listener:
         )
         self._worker.serve_mtr(scheduler, loop, self._signal)
 
-    def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _answer(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         return self._app(environ, start_response)
 
     def wait(self) -> None:
@@ -137,7 +137,7 @@ class Listener:
 def _closing(app: WsgiApp) -> WsgiApp:
     """`app` with `Connection: close` on every answer (RFC 9112, 9.6)."""
 
-    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             return start_response(status, [*headers, ("Connection", "close")], *exc_info)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from typing import Any, Final, NamedTuple, cast
+from collections.abc import Iterable
+from typing import Final, NamedTuple, cast
 
 from taskcred import logs
 from taskcred.config import Settings
@@ -19,7 +19,7 @@ from taskcred.services.broker import TokenBroker
 from taskcred.web import pages
 from taskcred.wiring.common import COOKIE_KEY
 from taskcred.wiring.trusted import open_trusted
-from taskcred.wsgi import WsgiApp
+from taskcred.wsgi import Environ, StartResponse, WsgiApp
 
 _IAM_PREFIXES = ("/identity/", "/v1/apikeys", "/v1/serviceids", "/v1/accounts")
 _COUNTS: Final = 5.0  # seconds between two writings of how often API keys were used
@@ -72,7 +72,7 @@ def build_web(settings: Settings) -> Web:
 def _dispatcher(token: WsgiApp, iam: WsgiApp, rest: WsgiApp) -> WsgiApp:
     """The token endpoint outside any framework, the local IAM's routes, everything else."""
 
-    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def answer(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/identity/token":
             return token(environ, start_response)
