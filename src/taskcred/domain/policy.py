@@ -21,7 +21,6 @@ class TokenPolicy:
 class RunPolicy:
     """How runs are limited and kept."""
 
-    per_owner: int = 2  # runs of one owner at a time
     attempt_silence: timedelta = timedelta(seconds=60)  # an attempt without a heartbeat is lost after this
     retention: timedelta = timedelta(days=30)  # ended runs and their output are kept so long
     max_parked: int = 10_000  # waiting runs of one owner

@@ -26,8 +26,6 @@ from taskcred.store import workers
 
 SESSION_ID: Final = "sid"  # in the signed cookie, beside the CSRF token: whoever replaces one replaces both
 _SAFE: Final = frozenset({"GET", "HEAD"})
-# Our client id at the identity provider: a token of ours that no person signed in for was made for a run.
-_CLIENT_ID: Final = "taskcred"
 
 
 def context() -> Context:
@@ -118,7 +116,8 @@ def _of_token(token: AccessToken) -> Principal:
 def _kind(token: AccessToken) -> Authentication:
     if identity_claims.is_interactive(token.claims):
         return Authentication.INTERACTIVE
-    if token.claims.get("client_id") == _CLIENT_ID or tokens.is_run_token(context(), token.token.digest()):
+    is_ours = token.claims.get("client_id") == identity_claims.CLIENT_ID
+    if is_ours or tokens.is_run_token(context(), token.token.digest()):
         return Authentication.RUN_TOKEN
     return Authentication.PROGRAMMATIC
 

@@ -16,7 +16,7 @@ PAGES: Final = "taskcred"  # the server itself: pages, and exchanges for runs
 COMMAND_LINE: Final = "taskcred-cli"
 _WELL_KNOWN: Final = "bx"  # what IBM's own programs send (bx:bx); public, so it proves nothing
 
-_SECRET_PATH: Final = f"iam/clients/{PAGES}"
+SECRET_PATH: Final = f"iam/clients/{PAGES}"  # in the vault
 # RFC 8252, 7.3: a native application listens on a loopback port of its choice.
 _LOOPBACK: Final = re.compile(r"http://(127\.0\.0\.1|\[::1\]):([1-9][0-9]{0,4})/[A-Za-z0-9/_-]{0,128}")
 
@@ -40,9 +40,9 @@ class Clients:
     def prepare(self) -> None:
         """Make the client secret; nothing happens where there is one."""
         try:
-            self._vault.open(_SECRET_PATH)
+            self._vault.open(SECRET_PATH)
         except RecordNotFoundError:
-            self._vault.store(_SECRET_PATH, Secret(secrets.token_urlsafe(32)))
+            self._vault.store(SECRET_PATH, Secret(secrets.token_urlsafe(32)))
 
     def verify(self, client_id: str, secret: Secret | None) -> Client:
         """The client that presents itself. Raises InvalidTokenError (401) where it is unknown or its
@@ -68,5 +68,5 @@ class Clients:
 
     def _client_secret(self) -> Secret:
         if self._secret is None:
-            self._secret = self._vault.open(_SECRET_PATH)
+            self._secret = self._vault.open(SECRET_PATH)
         return self._secret

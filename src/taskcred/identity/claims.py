@@ -10,6 +10,9 @@ from taskcred.domain.secret import Secret
 from taskcred.errors import InvalidTokenError
 from taskcred.ports import AccessToken
 
+# Our client id at every provider: a token that bears it, and that no person signed in for, was made for a run.
+CLIENT_ID: Final = "taskcred"
+
 # A person was there when such a token was made. All else, what we have never heard of included, is
 # programmatic (only-what-the-user-started). The long forms are the same grants as IBM's tokens spell them.
 INTERACTIVE_GRANT_TYPES: Final = frozenset(

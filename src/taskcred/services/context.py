@@ -34,7 +34,7 @@ class RunQueue(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """`public_url` has no trailing slash. `client_id` is ours at the identity provider."""
+    """`public_url` has no trailing slash."""
 
     store: Store
     vault: Vault

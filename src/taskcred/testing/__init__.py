@@ -16,6 +16,7 @@ from taskcred.domain.permissions import Authentication, Principal
 from taskcred.domain.policy import Policy
 from taskcred.domain.secret import Secret
 from taskcred.domain.tasks import Task
+from taskcred.identity.claims import CLIENT_ID
 from taskcred.ports import Clock, IdentityProvider, RevocationLog, Vault
 from taskcred.services.context import Context, RunQueue
 from taskcred.store import migrate
@@ -23,7 +24,7 @@ from taskcred.store.engine import Store, sqlite_engine
 from taskcred.store.epoch import Epoch
 from taskcred.store.sealer import Sealer
 from taskcred.testing.guards import GuardedProvider, GuardedVault
-from taskcred.testing.provider import CLIENT_ID, InMemoryIdentityProvider, Person
+from taskcred.testing.provider import InMemoryIdentityProvider, Person
 from taskcred.testing.recording import Enqueued, RecordingQueue, RecordingRevocations, Revoked
 from taskcred.testing.scripted import START, Failure, FrozenClock, Scripted
 from taskcred.testing.vault import InMemoryVault

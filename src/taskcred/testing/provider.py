@@ -25,10 +25,10 @@ from taskcred.errors import (
     UpstreamUnavailableError,
 )
 from taskcred.identity import claims as identity_claims
+from taskcred.identity.claims import CLIENT_ID
 from taskcred.ports import AccessToken, Account, Clock, ProviderKey, SignIn
 from taskcred.testing.scripted import Scripted
 
-CLIENT_ID: Final = "taskcred"
 _APIKEY_GRANT: Final = "urn:ibm:params:oauth:grant-type:apikey"
 
 

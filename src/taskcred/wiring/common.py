@@ -17,8 +17,6 @@ from taskcred.store.sealer import Sealer
 
 TOKEN_KEYSET = "tokens/keyset"  # noqa: S105 - a vault path
 COOKIE_KEY = "web/session-key"
-CLIENT_ID = "taskcred"
-CLIENT_SECRET = f"iam/clients/{CLIENT_ID}"
 
 
 def policy_of(settings: Settings) -> Policy:
@@ -29,7 +27,7 @@ def policy_of(settings: Settings) -> Policy:
             standin_rate=settings.tokens.standin_rate,
             standin_burst=settings.tokens.standin_burst,
         ),
-        runs=RunPolicy(per_owner=settings.jobs.per_owner, retention=settings.retention.runs),
+        runs=RunPolicy(retention=settings.retention.runs),
         sessions=SessionPolicy(),
         notices=NoticePolicy(
             repeat_prompt=settings.notices.repeat_prompt,

@@ -9,7 +9,9 @@ from taskcred.clock import SystemClock
 from taskcred.config import Settings
 from taskcred.data_dir import DataDir
 from taskcred.iam.app import create_app as create_iam_app
+from taskcred.iam.clients import SECRET_PATH
 from taskcred.iam.service import IamConfig, LocalIam
+from taskcred.identity.claims import CLIENT_ID
 from taskcred.identity.client import IamClient
 from taskcred.ports import Vault
 from taskcred.revocations import FileRevocationLog, directory_of
@@ -17,7 +19,7 @@ from taskcred.services.context import Context
 from taskcred.store.sealer import Sealer
 from taskcred.vaults.embedded import EmbeddedVault
 from taskcred.vaults.master_key import MasterKeyFile
-from taskcred.wiring.common import CLIENT_ID, CLIENT_SECRET, TOKEN_KEYSET, build_context
+from taskcred.wiring.common import TOKEN_KEYSET, build_context
 from taskcred.wsgi import WsgiApp
 
 
@@ -57,7 +59,7 @@ def open_trusted(settings: Settings) -> Trusted:
     provider = IamClient(
         settings.server.public_url,
         client_id=CLIENT_ID,
-        client_secret=vault.open(CLIENT_SECRET),
+        client_secret=vault.open(SECRET_PATH),
         clock=SystemClock(),
         timeout=settings.identity.timeout,
         permits=settings.identity.bulkhead,
