@@ -19,13 +19,11 @@ PATH: Final = "/identity/first-sign-in"
 _l = tables.sign_in_links
 
 
-def new_link(
-    connection: sa.Connection, public_url: str, iam_id: str, now: datetime, ttl: timedelta
-) -> Secret:
+def new_link(connection: sa.Connection, public_url: str, iam_id: str, now: datetime) -> Secret:
     """A link for this person; it replaces the one before it. Whoever holds it can set the password."""
     value = new_value()
     connection.execute(sa.delete(_l).where(_l.c.iam_id == iam_id))
-    connection.execute(sa.insert(_l).values(digest=value.digest(), iam_id=iam_id, expires_at=now + ttl))
+    connection.execute(sa.insert(_l).values(digest=value.digest(), iam_id=iam_id, expires_at=now + LINK_TTL))
     remember(connection, at=now, action="user:sign_in_link", target=iam_id, iam_id="", account_id="")
     # The link is made to be handed to the person.
     return Secret(f"{public_url}{PATH}?link={value.reveal()}")

@@ -7,7 +7,6 @@ is trusted by having access to the file; what was done is remembered like everyt
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -128,12 +127,12 @@ class Operator:
             found = accounts.get_user(connection, user)
             links.set_password(connection, found.iam_id, password_hash, by=_OPERATOR, now=self._clock.now())
 
-    def sign_in_link(self, *, user: str, public_url: str, ttl: timedelta = links.LINK_TTL) -> Secret:
+    def sign_in_link(self, *, user: str, public_url: str) -> Secret:
         """A one-time link by which this user signs in and chooses a password. It replaces the link
         before it."""
         with self._database.write() as connection:
             found = accounts.get_user(connection, user)
-            return links.new_link(connection, public_url, found.iam_id, self._clock.now(), ttl)
+            return links.new_link(connection, public_url, found.iam_id, self._clock.now())
 
     def has_user(self, email: str) -> bool:
         """Whether there is a user with this address."""
@@ -172,11 +171,11 @@ class Operator:
         return value
 
 
-def invite_first_administrator(database: Path, public_url: str, ttl: timedelta) -> Secret | None:
+def invite_first_administrator(database: Path, public_url: str) -> Secret | None:
     """At the first start: an account, its administrator, and a one-time link for them. None where they
     were invited before."""
     with Operator(database, SystemClock()) as operator:
         if operator.has_user(_FIRST_EMAIL):
             return None
         operator.create_user(account=_FIRST_ACCOUNT, email=_FIRST_EMAIL, name="Administrator")
-        return operator.sign_in_link(user=_FIRST_EMAIL, public_url=public_url, ttl=ttl)
+        return operator.sign_in_link(user=_FIRST_EMAIL, public_url=public_url)

@@ -63,7 +63,6 @@ class Upstream:
         headers: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
         json: Mapping[str, Any] | None = None,
-        params: Mapping[str, str] | None = None,
     ) -> Mapping[str, Any] | Refusal:
         """The answer's JSON object ({} where it has no content), or the provider's refusal.
 
@@ -77,7 +76,7 @@ class Upstream:
         auth = httpx.BasicAuth(basic[0], basic[1].reveal()) if basic is not None else None
         with self._permit(), _translated():
             response = self._client.request(
-                method, path, headers=all_headers, auth=auth, data=form, json=json, params=params
+                method, path, headers=all_headers, auth=auth, data=form, json=json
             )
         return _read(response)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import timedelta
 from typing import Final
 
 from taskcred.clock import SystemClock
@@ -22,7 +21,6 @@ from taskcred.wiring.common import COOKIE_KEY, TOKEN_KEYSET
 from taskcred.wiring.trusted import open_iam, open_vault
 
 WORKER_NAME: Final = "embedded"
-_LINK_LIFE: Final = timedelta(days=7)
 
 
 def prepare(settings: Settings) -> None:
@@ -65,7 +63,7 @@ def _issue_worker_credential(store: Store, files: DataDir) -> None:
 
 def _invite_administrator(settings: Settings, files: DataDir) -> None:
     """On the first start: an account, its administrator, and a link that lets them choose a password, once."""
-    link = operator.invite_first_administrator(files.iam, settings.server.public_url, _LINK_LIFE)
+    link = operator.invite_first_administrator(files.iam, settings.server.public_url)
     if link is None:
         return
     # The administrator needs the text; it goes into a file only this user can read, never to a terminal.
