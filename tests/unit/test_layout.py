@@ -18,17 +18,11 @@ MAY_IMPORT = {
     "store": {"errors", "domain"},
     "vaults": {"errors", "domain", "ports", "store"},  # of store: how to open an SQLite file
     "identity": {"errors", "domain", "ports", "wsgi"},
-    "iam": {
-        "errors",
-        "domain",
-        "ports",
-        "store",
-        "wsgi",
-        "clock",
-    },  # of store: column types, opening and migrating a file
+    # of store: column types, opening and migrating a file
+    "iam": {"errors", "domain", "ports", "store", "wsgi", "clock"},
     "services": {"errors", "domain", "ports", "store"},
     "notify": {"errors", "domain", "services", "config"},
-    "jobs": {"errors", "domain", "config", "services", "store"},
+    "jobs": {"errors", "domain", "config", "data_dir", "services", "store"},
     "http": {"errors", "domain", "ports", "store", "services", "identity", "wsgi", "__version__"},
     "web": {"errors", "domain", "ports", "services", "store", "http"},
     "roles": {"errors", "domain", "services", "store", "wsgi"},

@@ -28,6 +28,7 @@ from typing import Final
 import structlog
 
 from taskcred.config import JobSettings
+from taskcred.data_dir import DataDir
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConfigurationError, UnavailableError
 from taskcred.jobs import isolation
@@ -95,7 +96,7 @@ class Worker:
         # Waited for, not handled: a handler that sets an event can find the main thread inside that event.
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         settings = self._settings
-        held = self._take_lock(settings.data_dir / "worker.lock")
+        held = self._take_lock(DataDir(settings.data_dir).worker_lock)
         if held is None:
             return
         self._host = self._prepare()
@@ -240,7 +241,7 @@ def _jobs_directory(data_dir: Path, chosen: isolation.Isolation) -> Path:
     the data directory, and gets a place among the temporary files whose parent only we can write.
     """
     if chosen.kind != "user":
-        directory = data_dir / "jobs"
+        directory = DataDir(data_dir).jobs
         directory.mkdir(mode=0o700, exist_ok=True)
         return directory
     name = hashlib.sha256(str(data_dir.resolve()).encode()).hexdigest()[:16]
