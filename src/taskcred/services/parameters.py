@@ -9,6 +9,7 @@ from typing import Any, Final
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError
 from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from taskcred.domain.tasks import Task
 from taskcred.errors import InvalidRequestError
@@ -49,11 +50,15 @@ def verify_parameters(task: Task, parameters: Any) -> None:
         format_checker=Draft202012Validator.FORMAT_CHECKER,
         registry=Registry(),  # an empty one: a schema never makes us fetch anything
     )
-    found = [
-        entry
-        for error in sorted(validator.iter_errors(parameters), key=lambda error: list(map(str, error.path)))
-        for entry in _entries(error)
-    ]
+    try:
+        errors = sorted(validator.iter_errors(parameters), key=lambda error: list(map(str, error.path)))
+    except (Unresolvable, RecursionError):
+        # A reference to nowhere, or one that leads back to itself: whoever keeps the catalogue mends that.
+        raise _invalid(
+            f"The task {task.name} cannot be run until its administrator mends it",
+            [_entry((), "cannot be checked: its own schema cannot be applied")],
+        ) from None
+    found = [entry for error in errors for entry in _entries(error)]
     if found:
         raise _invalid(f"The parameters do not fit the task {task.name}", found[:_MAX_ERRORS])
 

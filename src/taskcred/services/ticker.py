@@ -51,13 +51,24 @@ def _handle(
     ctx: Context, connection: sa.Connection, row: sa.Row[Any], standing: Standing, now: datetime
 ) -> None:
     """One due schedule. All its times up to now count as this one: a backlog is caught up with one run."""
-    next_at = next_after(row.cron, row.timezone, now)
+    try:
+        next_at = next_after(row.cron, row.timezone, now)
+    except InvalidRequestError as error:
+        # A time zone may leave the host's database; a schedule in it stops, for its owner to see.
+        _stop(ctx, connection, row, error.message)
+        return
     why_not = _reason_to_skip(row, now)
     if why_not:
         if store.advance(connection, row.id, row.next_at, next_at):
             _audit_skip(connection, row, why_not, now)
         return
-    new = runs.NewRun(
+    new = _new_run(row)
+    if store.advance(connection, row.id, row.next_at, next_at, last_at=row.next_at, last_run_id=new.id):
+        _make_run(ctx, connection, new, standing)
+
+
+def _new_run(row: sa.Row[Any]) -> runs.NewRun:
+    return runs.NewRun(
         row.account_id,
         row.iam_id,
         row.task,
@@ -66,8 +77,12 @@ def _handle(
         schedule_id=row.id,
         scheduled_for=row.next_at,
     )
-    if store.advance(connection, row.id, row.next_at, next_at, last_at=row.next_at, last_run_id=new.id):
-        _make_run(ctx, connection, new, standing)
+
+
+def _stop(ctx: Context, connection: sa.Connection, row: sa.Row[Any], why: str) -> None:
+    new = _new_run(row)
+    if store.advance(connection, row.id, row.next_at, None, last_at=row.next_at, last_run_id=new.id):
+        runs.create_failed(ctx, connection, new, audit.KEEPER, why)
 
 
 def _reason_to_skip(row: sa.Row[Any], now: datetime) -> str:

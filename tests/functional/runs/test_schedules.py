@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -147,6 +148,38 @@ def test_a_schedule_whose_task_has_left_the_catalogue_fails_for_all_to_see(room:
     assert "catalogue" in run.reason
     assert run.ended_at == room.clock.now()
     assert room.queue.enqueued == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        ("schema", "its own schema cannot be applied"),
+        ("zone", "There is no such time zone."),
+    ],
+)
+def test_one_schedule_that_cannot_be_read_any_more_does_not_hold_up_the_others(
+    room: Room, broken: str, why: str
+) -> None:
+    owner = room.owner()
+    room.give_credential(owner)
+    ill = _schedule(room, owner, name="Ill", cron="29 9 * * *")
+    _schedule(room, owner, name="Well", task="plain", parameters={})
+    if broken == "schema":
+        dangling = {"type": "object", "properties": {"epochs": {"$ref": "#/$defs/missing"}}}
+        tasks = {**room.ctx.tasks, "report": replace(room.ctx.tasks["report"], parameters=dangling)}
+        ctx = replace(room.ctx, tasks=tasks)
+    else:
+        ctx = room.ctx
+        with ctx.store.write() as connection:
+            gone = t.schedules.update().where(t.schedules.c.id == ill.id).values(timezone="Atlantis/Capital")
+            connection.execute(gone)
+    room.clock.advance(timedelta(minutes=30))
+    assert ticker.tick(ctx) == 2
+    assert ticker.tick(ctx) == 0
+    found = {run.task: run for run in runs.list_own(ctx, owner)[0]}
+    assert found["plain"].state is RunState.QUEUED
+    assert found["report"].state is RunState.FAILED
+    assert why in found["report"].reason
 
 
 def test_a_paused_schedule_makes_nothing_and_goes_on_from_now(room: Room) -> None:
