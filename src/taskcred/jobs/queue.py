@@ -14,6 +14,10 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
+# DBOS loads this too, and then in the middle of requests: while it loads, it answers other threads' questions
+# about values half-ready, and their statements fail. So it is loaded before there are threads.
+import sqlalchemy.orm
+
 if TYPE_CHECKING:
     from dbos import DBOSClient, EnqueueOptions
 
