@@ -233,6 +233,15 @@ def test_the_excerpt_of_the_help_is_the_help() -> None:
     assert excerpt.strip() == real.strip()
 
 
+def test_the_summary_of_the_demo_has_the_rows_that_the_readme_shows() -> None:
+    summary = (
+        (ROOT / "README.md").read_text(encoding="utf-8").split("What the job saw\n", 1)[1].split("```", 1)[0]
+    )
+    demo = (ROOT / "scripts" / "demo.py").read_text(encoding="utf-8")
+    shown = re.findall(r"^│ (.+?) +│", summary, flags=re.MULTILINE)
+    assert shown == re.findall(r'add_row\(\s*"([^"]+)"', demo)
+
+
 def test_the_makefile_has_the_verbs_that_pages_name() -> None:
     verbs = set(
         re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
