@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import threading
 import time
@@ -23,7 +22,7 @@ from taskcred.domain.tasks import Task, TaskKind
 from taskcred.errors import NotFoundError, UnavailableError
 from taskcred.jobs import environment, isolation
 from taskcred.jobs.kinds import command, http, python
-from taskcred.jobs.launcher import Spec, descendants
+from taskcred.jobs.launcher import Spec, descendants, remove_tree
 from taskcred.jobs.process import Ended, JobProcess, end_strays, is_running
 from taskcred.jobs.reporting import Reporter
 from taskcred.jobs.web_client import Begun, WebClient
@@ -273,7 +272,7 @@ class Dispatch:
 
     def _remove_directory(self, attempt_id: str) -> None:
         """The launcher removes it; this is for one that was killed."""
-        shutil.rmtree(self._host.directory / attempt_id, ignore_errors=True)
+        remove_tree(str(self._host.directory / attempt_id))
 
     def _finish(self, outcome: AttemptOutcome, reason: str, exit_code: int | None) -> None:
         _log.info(
@@ -305,7 +304,8 @@ def _outcome(
     if ended.error is not None:
         return AttemptOutcome.FAILED, f"The job could not be started: {ended.error}.", None
     if ended.signal is not None:
-        name = signal.Signals(ended.signal).name
+        named = {each.value: each.name for each in signal.Signals}  # real-time signals have no name
+        name = named.get(ended.signal, str(ended.signal))
         return AttemptOutcome.FAILED, f"The job was ended by the signal {name}.", 128 + ended.signal
     if ended.exit_code == 0:
         return AttemptOutcome.SUCCEEDED, "", 0

@@ -18,6 +18,7 @@ from taskcred.jobs.launcher import Spec, process_started
 
 _PROGRAM: Final = Path(__file__).with_name("launcher.py")
 _READ: Final = 65_536
+_PIPE: Final = 1_048_576  # bytes; what a pipe can hold at most, so nothing older is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class JobProcess:
             os.close(output)
         self._report, self._output = report_read, output_read
         self._reported = b""
+        self._late = 0  # bytes read after the launcher was gone
         self._open = {report_read, output_read}
 
     @property
@@ -83,8 +85,8 @@ class JobProcess:
             return None
         is_launcher_gone = self._report not in self._open
         ready, _, _ = select.select(list(self._open), [], [], 0 if is_launcher_gone else timeout)
-        if is_launcher_gone and not ready:
-            return None  # it was killed, and what it left behind holds on to the output
+        if is_launcher_gone and (not ready or self._late >= _PIPE):
+            return None  # it was killed, and what it left behind holds on to the output, or goes on printing
         printed = b""
         for descriptor in ready:
             data = os.read(descriptor, _READ)
@@ -95,6 +97,7 @@ class JobProcess:
                 self._reported += data
             else:
                 printed = data
+                self._late += len(data) if is_launcher_gone else 0
         return printed
 
     def close(self) -> Ended:

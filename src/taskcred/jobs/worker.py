@@ -12,7 +12,6 @@ import fcntl
 import hashlib
 import itertools
 import os
-import shutil
 import signal
 import stat
 import tempfile
@@ -35,6 +34,7 @@ from taskcred.jobs import isolation
 from taskcred.jobs.dispatch import Dispatch, Host, Live, Stopping, insist
 from taskcred.jobs.engine import Engine
 from taskcred.jobs.environment import write_ca_file
+from taskcred.jobs.launcher import remove_tree
 from taskcred.jobs.queue import DbosQueue
 from taskcred.jobs.web_client import WebClient
 from taskcred.services import attempts
@@ -121,7 +121,7 @@ class Worker:
         engine.stop()
         self._host.web.close()
         if self._host.isolation.kind == "user":
-            shutil.rmtree(self._host.directory, ignore_errors=True)  # nobody tidies temporary files for us
+            remove_tree(str(self._host.directory))  # nobody tidies temporary files for us
         os.close(held)
         _log.info("worker stopped", worker=settings.name)
 

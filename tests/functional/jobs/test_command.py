@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,26 @@ def sh(script: str, **more: Any) -> dict[str, Any]:
     return {"kind": "command", "argv": ["sh", "-c", script], **more}
 
 
+# More directories inside one another than a function that calls itself for each could leave again.
+DEEP = """
+import os
+for _ in range(3000):
+    os.mkdir("d")
+    os.chdir("d")
+"""
+# A job that ends its own launcher, and of which parts go on printing into a pipe too large to be read dry.
+ORPHAN = """
+import fcntl, os, signal, time
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 1 << 20)
+launcher = os.getppid()
+for _ in range(4):
+    if os.fork() == 0:
+        os.setsid()
+        while True:
+            os.write(1, b"orphan\\n" * 10_000)
+time.sleep(0.5)
+os.kill(launcher, signal.SIGKILL)
+"""
 # A job that ignores being asked to end, with a child in a session of its own that does so too.
 STUBBORN = "trap '' TERM; echo $$; setsid sh -c 'trap \"\" TERM; echo $$; sleep 60' & sleep 60"
 
@@ -31,6 +52,13 @@ def host(make_host: Callable[..., JobsHost]) -> JobsHost:
             "echo": {"kind": "command", "argv": ["echo", "{text}"], "parameters": TEXT},
             "fail": sh("echo oops >&2; exit 7"),
             "killed": sh("kill -SEGV $$"),
+            "real_time": sh("kill -40 $$"),
+            "deep": {"kind": "command", "argv": [sys.executable, "-c", DEEP]},
+            "orphan": {
+                "kind": "command",
+                "argv": [sys.executable, "-c", ORPHAN],
+                "retry": {"on_lost": False},
+            },
             "missing": {"kind": "command", "argv": ["no-such-program-here"]},
             "environment": sh("env; ls -A; pwd; umask; ulimit -c; cat"),
             "progress": sh("echo begin; echo '::progress 40/100 almost'; sleep 60"),
@@ -69,6 +97,24 @@ def test_a_failure_says_how_it_failed(host: JobsHost) -> None:
 def test_a_signal_is_named(host: JobsHost) -> None:
     run = host.wait(host.start("killed"))
     assert (run.exit_code, run.reason) == (139, "The job was ended by the signal SIGSEGV.")
+
+
+def test_a_signal_without_a_name_has_its_number(host: JobsHost) -> None:
+    run = host.wait(host.start("real_time"))
+    assert (run.exit_code, run.reason) == (168, "The job was ended by the signal 40.")
+
+
+def test_the_deepest_directory_is_removed_with_the_job(host: JobsHost) -> None:
+    run = host.wait(host.start("deep"))
+    assert run.state is RunState.SUCCEEDED, run.reason
+    attempt = host.attempts(run.id)[0].id
+    host.until(lambda: not (host.data_dir / "jobs" / attempt).exists())
+
+
+def test_what_goes_on_printing_without_its_launcher_is_ended(host: JobsHost) -> None:
+    run = host.wait(host.start("orphan"))
+    assert run.state is RunState.FAILED
+    assert host.attempts(run.id)[0].outcome is AttemptOutcome.LOST
 
 
 def test_a_program_that_is_not_there_fails_the_run_with_its_name(host: JobsHost) -> None:
