@@ -20,7 +20,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from taskcred import config_sources
 from taskcred.jobs import isolation
+from taskcred.jobs.catalogue import load_tasks
 from tests.support.server import Form, Server
 
 ROOT = Path(__file__).parents[2]
@@ -263,3 +265,14 @@ def test_files_of_ours_that_a_page_names_exist(page: Path) -> None:
     places = [ROOT, ROOT / "src" / "taskcred", *(ROOT / "src" / "taskcred").iterdir()]
     for name in names:
         assert name == "own_key.py" or any((place / name).exists() for place in places), name
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs" / "howto").iterdir()), ids=lambda page: page.name)
+def test_a_configuration_that_a_how_to_shows_is_valid(page: Path, tmp_path: Path) -> None:
+    for number, part in enumerate(page.read_text(encoding="utf-8").split("```toml\n")[1:]):
+        file = tmp_path / f"{number}.toml"
+        file.write_text(part.split("```", 1)[0], encoding="utf-8")
+        settings = config_sources.read(file, tmp_path, {}).settings
+        # The package of a python task is the reader's own.
+        tasks = {name: task for name, task in settings.tasks.items() if task.kind != "python"}
+        assert set(load_tasks(tasks, settings.jobs.http_allow)) == set(tasks)
