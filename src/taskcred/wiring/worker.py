@@ -17,6 +17,8 @@ from taskcred.ports import IdentityProvider, Vault
 from taskcred.revocations import directory_of
 from taskcred.roles import lifeline
 from taskcred.services.context import Context
+from taskcred.store import workers
+from taskcred.store.engine import Store
 from taskcred.store.sealer import Sealer
 from taskcred.wiring.common import build_context
 
@@ -46,22 +48,32 @@ def run(settings: Settings) -> None:
     lifeline.take_name("worker")
     logs.configure(settings.log, "worker")
     ctx = build_worker_context(settings)
-    worker = Worker(_worker_settings(settings), ctx, cast("DbosQueue", ctx.queue))
+    worker = Worker(settings_of_worker(settings, ctx.store), ctx, cast("DbosQueue", ctx.queue))
     lifeline.watch(worker.end_now)
     worker.run(lifeline.tell_ready)
 
 
-def _worker_settings(settings: Settings) -> WorkerSettings:
+def settings_of_worker(settings: Settings, store: Store) -> WorkerSettings:
+    """What this machine's worker needs. Raises ConfigurationError where it cannot prove itself to web."""
     files = DataDir(settings.data_dir)
     try:
-        credential = Secret(files.worker_credential.read_text().strip())
+        credential = Secret(files.worker_credential.read_text(encoding="utf-8").strip())
     except OSError as error:
         raise ConfigurationError(
             f"The worker credential {files.worker_credential} cannot be read: {error.strerror}.",
             hint="`taskcred serve` makes it at its first start; or `taskcred admin worker create`.",
         ) from error
+    # Under this name web records the attempts it begins; the worker knows its own by it after a crash.
+    worker_id, _, secret = credential.reveal().partition(":")
+    with store.read() as connection:
+        name = workers.find_name(connection, worker_id, Secret(secret))
+    if name is None:
+        raise ConfigurationError(
+            f"The worker credential {files.worker_credential} is not one of this server's, or was ended.",
+            hint="Remove the file: the next start makes a new one; or `taskcred admin worker create`.",
+        )
     return WorkerSettings(
-        name="embedded",
+        name=name,
         credential=credential,
         url=settings.server.public_url,
         ca_file=settings.server.tls_cert,
