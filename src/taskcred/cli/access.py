@@ -33,7 +33,7 @@ def list_(url: Url = None, as_json: Json = False) -> None:
                 each["task"],
                 f"…{each['standin_last_four']}",
                 output.ago(each["started_at"]),
-                output.when(each["token_expires_at"]),
+                output.when(max((token["expires_at"] for token in each["tokens"]), default=None)),
             ]
             for each in live
         ],

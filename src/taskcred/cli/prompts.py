@@ -26,16 +26,15 @@ def list_(url: Url = None, as_json: Json = False) -> None:
     from taskcred.cli.client import connect
 
     with connect(url) as server:
-        prompts = server.items(PATH)
+        prompts = server.items(PATH, state="open")
     if as_json:
         output.data(prompts)
         return
     output.table(
-        ["PROMPT", "STATE", "WHY", "WAITING RUNS", "OPENED"],
+        ["PROMPT", "WHY", "WAITING RUNS", "OPENED"],
         [
             [
                 each["id"],
-                each["state"],
                 _WHY.get(each["why"], each["why"]),
                 each["waiting_runs"],
                 output.ago(each["opened_at"]),
@@ -64,10 +63,10 @@ def answer(
 
     with connect(url) as server:
         if prompt is None:
-            still_open = [each["id"] for each in server.items(PATH) if each["state"] == "open"]
+            still_open = server.items(PATH, state="open")
             if not still_open:
                 raise NotFoundError("Nothing waits for you.", hint="There is nothing to answer.")
-            prompt = still_open[0]
+            prompt = still_open[0]["id"]
         body = source.body(
             generate=generate, api_key_stdin=api_key_stdin, show_once=show_once, expires_at=expires_at
         )

@@ -246,6 +246,7 @@ def test_a_running_job_is_listed_ended_and_cancelled(signed_in: Shell) -> None:
     run = ok(cli("run", "start", "long", "--json"))["id"]
     live = eventually(lambda: ok(cli("access", "list", "--json")), "the job runs", within=60)
     assert live[0]["run_id"] == run
+    assert run in cli("access", "list").out
     assert cli("access", "end", live[0]["attempt_id"]).code == 0
     assert cli("run", "cancel", run).code == 0
     assert cli("run", "watch", run).code == 9
