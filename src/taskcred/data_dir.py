@@ -57,8 +57,18 @@ class DataDir:
         return self.path / "serve.lock"
 
     @property
+    def issuer(self) -> Path:
+        """The issuer of the tokens in the cache."""
+        return self.path / "issuer"
+
+    @property
     def tls(self) -> Path:
         return self.path / "tls"
+
+    @property
+    def own_certificate(self) -> Path:
+        """What `serve --tls-self-signed` made; it is its own authority."""
+        return self.tls / "certificate.pem"
 
     def make(self) -> None:
         """Create the directory with mode 0700 where it is missing. Raises ConfigurationError where others

@@ -350,7 +350,7 @@ def _server(files: DataDir) -> Check:
         said = json.loads(files.server.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return Check("server", "ok", "None runs on this data directory now.")
-    own = files.tls / "certificate.pem"
+    own = files.own_certificate
     context = ssl.create_default_context(cafile=str(own)) if own.exists() else True
     url = f"{said['url']}/readyz"
     try:

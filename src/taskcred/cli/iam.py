@@ -3,17 +3,16 @@ and while the server runs."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskcred.cli import local, output
 from taskcred.cli.options import ConfigFile, DataDir, Json
+from taskcred.cli.where import running_here
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConfigurationError, InvalidRequestError
 
@@ -175,18 +174,14 @@ def _has_account(settings: Settings, account: str) -> bool:
 
 def _public_url(settings: Settings) -> str:
     """Where users reach the server: as the one that runs says, else as the settings say."""
-    from taskcred.data_dir import DataDir as Files
-
-    try:
-        said = json.loads(Path(Files(settings.data_dir).server).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        said = {"url": settings.server.public_url.rstrip("/")}
-    if not said["url"]:
+    here = running_here(settings.data_dir)
+    url = here.url if here else settings.server.public_url.rstrip("/")
+    if not url:
         raise ConfigurationError(
             "The link needs the server's URL, and no server runs on this data directory.",
             hint="Start `taskcred serve`, or set server.public_url.",
         )
-    return str(said["url"])
+    return url
 
 
 def _password() -> Secret:

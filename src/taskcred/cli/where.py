@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from taskcred.cli import state
+from taskcred.data_dir import DataDir
 from taskcred.errors import ConfigurationError, InvalidRequestError
 
 
@@ -45,9 +46,10 @@ def find(url: str | None) -> Server:
 
 def running_here(data_dir: Path) -> Server | None:
     """The server that said in `server.json` that it serves `data_dir`; None where none did."""
+    files = DataDir(data_dir)
     try:
-        url = str(json.loads((data_dir / "server.json").read_text(encoding="utf-8"))["url"])
+        url = str(json.loads(files.server.read_text(encoding="utf-8"))["url"])
     except (OSError, ValueError, KeyError, TypeError):
         return None  # no server, or not ours to read
-    own = data_dir / "tls" / "certificate.pem"  # what `serve --tls-self-signed` made is its own authority
+    own = files.own_certificate
     return Server(url.rstrip("/"), str(own.absolute()) if own.exists() else None)

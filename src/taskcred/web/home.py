@@ -11,8 +11,9 @@ from taskcred.domain.credentials import CredentialView
 from taskcred.domain.runs import PromptState
 from taskcred.http.authentication import context as ctx
 from taskcred.http.authentication import current_principal
-from taskcred.services import credentials, notices, prompts, runs, schedules
+from taskcred.services import notices, prompts, runs, schedules
 from taskcred.services.cursors import MAX_LIMIT
+from taskcred.web.api_key import own_credential
 from taskcred.web.frame import blueprint, go, me, render, signed_out_too
 
 _WARN_BEFORE: Final = timedelta(days=30)  # a key that expires sooner is named on the start page
@@ -25,8 +26,7 @@ def home() -> ResponseReturnValue:
     """What waits for you, your key, your latest runs and next schedules; without a session: what this is."""
     if current_principal() is None:
         return render("welcome.html", title="Welcome")
-    own = credentials.list_own(ctx(), me())
-    credential = own[0] if own else None
+    credential = own_credential()
     latest, _more = runs.list_own(ctx(), me(), limit=_SHOWN)
     planned, _more = schedules.list_own(ctx(), me(), limit=MAX_LIMIT)
     coming = [each for each in planned if each.next_at]
