@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NoReturn, cast
 
 from taskcred import logs
-from taskcred.config import Settings
+from taskcred.config import Server, Settings
 from taskcred.data_dir import DataDir
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConfigurationError, IntegrityError
@@ -75,12 +75,22 @@ def settings_of_worker(settings: Settings, store: Store) -> WorkerSettings:
     return WorkerSettings(
         name=name,
         credential=credential,
-        url=settings.server.public_url,
+        url=_where_web_is(settings.server),
         ca_file=settings.server.tls_cert,
         data_dir=files.path,
         hidden=tuple(_hidden(settings, files)),
         jobs=settings.jobs,
     )
+
+
+def _where_web_is(server: Server) -> str:
+    """The URL by which the worker and its jobs reach web. Without TLS of our own that is the socket itself:
+    whatever stands before it (a proxy with a certificate only browsers trust, another name) is not asked.
+    With it, it is the public URL, whose name is in the certificate."""
+    if server.tls_cert is not None:
+        return server.public_url
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(server.host, server.host)  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
 
 
 def _hidden(settings: Settings, files: DataDir) -> list[Path]:
