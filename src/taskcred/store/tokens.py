@@ -39,6 +39,11 @@ def cached(connection: sa.Connection, credential_id: str) -> Cached | None:
     return None if row is None else Cached(**row)
 
 
+def forget_cached(connection: sa.Connection) -> None:
+    """Empty the cache; each credential's next run exchanges anew."""
+    connection.execute(t.access_tokens.delete())
+
+
 def take_lease(
     connection: sa.Connection, credential_id: str, holder: str, now: datetime, until: datetime
 ) -> bool:

@@ -13,7 +13,7 @@ from taskcred.errors import RecordNotFoundError
 from taskcred.iam import operator
 from taskcred.jobs.queue import migrate_engine
 from taskcred.ports import Vault
-from taskcred.store import migrate, workers
+from taskcred.store import migrate, tokens, workers
 from taskcred.store.engine import Store, sqlite_engine
 from taskcred.store.epoch import Epoch
 from taskcred.store.sealer import Sealer
@@ -35,7 +35,9 @@ def prepare(settings: Settings) -> None:
     iam.prepare()
     _record_once(vault, TOKEN_KEYSET, Sealer.new_keyset())
     _record_once(vault, COOKIE_KEY, Secret(secrets.token_urlsafe(32)))
-    _issue_worker_credential(Store(engine, Epoch(files.epoch)), files)
+    store = Store(engine, Epoch(files.epoch))
+    _issue_worker_credential(store, files)
+    _forget_tokens_of_another_issuer(store, files, iam.config.issuer)
     iam.close()
     vault.close()
     engine.dispose()
@@ -59,6 +61,15 @@ def _issue_worker_credential(store: Store, files: DataDir) -> None:
         worker_id = workers.add(connection, WORKER_NAME, secret, now)
     # The worker needs the text, to prove itself to web with it.
     write_private(files.worker_credential, f"{worker_id}:{secret.reveal()}\n")
+
+
+def _forget_tokens_of_another_issuer(store: Store, files: DataDir, issuer: str) -> None:
+    """After a change of the public URL nobody accepts the cached tokens any more; new ones cost an exchange."""
+    if files.issuer.exists() and files.issuer.read_text().strip() == issuer:
+        return
+    with store.write() as connection:
+        tokens.forget_cached(connection)
+    write_private(files.issuer, f"{issuer}\n")
 
 
 def _invite_administrator(settings: Settings, files: DataDir) -> None:
