@@ -11,7 +11,7 @@ from taskcred.domain.secret import Secret
 from taskcred.errors import ForbiddenError
 from taskcred.iam import accounts, apikeys, paging, tables
 from taskcred.iam.callers import Caller, caller_of
-from taskcred.iam.entities import answer_entity, read_header, verify_if_match
+from taskcred.iam.entities import answer_entity, change, read_header, verify_if_match, verify_unlocked
 from taskcred.iam.errors import NOT_A_MEMBER
 from taskcred.iam.fields import DESCRIPTION_LENGTH, Fields, invalid, missing
 from taskcred.iam.histories import activity_as_json, history_of
@@ -125,8 +125,8 @@ def routes(iam: LocalIam) -> Blueprint:
         with iam.database.write() as connection:
             row = _found(connection, by, key_id)
             verify_if_match(request, row)
-            apikeys.verify_unlocked(row, "API key")
-            apikeys.change(connection, row, values, action="apikey:update", by=by.iam_id, now=iam.clock.now())
+            verify_unlocked(row, "API key")
+            change(connection, _k, row, values, action="apikey:update", by=by.iam_id, now=iam.clock.now())
             changed = _found(connection, by, key_id)
         return answer_entity(_with_value(iam, by, changed, apikeys.as_json(changed)))
 
@@ -135,7 +135,7 @@ def routes(iam: LocalIam) -> Blueprint:
         by = writer()
         with iam.database.write() as connection:
             row = _found(connection, by, key_id)
-            apikeys.verify_unlocked(row, "API key")
+            verify_unlocked(row, "API key")
             apikeys.delete(connection, row, by=by.iam_id, now=iam.clock.now())
             _note(iam, "iam_key", row)
         if row.stored:
@@ -148,9 +148,7 @@ def routes(iam: LocalIam) -> Blueprint:
         with iam.database.write() as connection:
             row = _found(connection, by, key_id)
             if getattr(row, column) is not to:
-                apikeys.change(
-                    connection, row, {column: to}, action=action, by=by.iam_id, now=iam.clock.now()
-                )
+                change(connection, _k, row, {column: to}, action=action, by=by.iam_id, now=iam.clock.now())
                 if column == "disabled":
                     _note(iam, "iam_key_disabled" if to else "iam_key_enabled", row)
         return "", _NO_CONTENT

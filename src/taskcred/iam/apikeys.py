@@ -6,9 +6,7 @@ caller-chosen one by its owner's care (32 characters or more, as IBM asks).
 
 from __future__ import annotations
 
-import secrets
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -20,6 +18,7 @@ from taskcred.domain.secret import Secret
 from taskcred.errors import ConflictError, NotFoundError
 from taskcred.iam import tables
 from taskcred.iam.database import remember
+from taskcred.iam.entities import entity_tag, next_tag
 from taskcred.iam.fields import DESCRIPTION_LENGTH, Fields, format_instant, invalid
 
 MOST_PER_IDENTITY: Final = 20
@@ -74,11 +73,6 @@ def new_key_id() -> str:
 def draw_value() -> Secret:
     """A fresh value in the local IAM's own form."""
     return new_key(USER_KEY_PREFIX)
-
-
-def next_tag() -> str:
-    """The random half of an entity_tag."""
-    return secrets.token_hex(16)
 
 
 def add(
@@ -156,40 +150,6 @@ def not_found() -> NotFoundError:
     return NotFoundError("The API key could not be found.", hint="List your API keys to see their ids.")
 
 
-def verify_unlocked(row: sa.Row[Any], what: str) -> None:
-    """Raise ConflictError where the entity is locked."""
-    if row.locked:
-        raise ConflictError(
-            f"This {what} is locked against changes.", hint=f"Unlock the {what} first.", code="locked"
-        )
-
-
-def change(
-    connection: sa.Connection,
-    row: sa.Row[Any],
-    values: Mapping[str, Any],
-    *,
-    action: str,
-    by: str,
-    now: datetime,
-) -> None:
-    """Write `values` to a key: a new revision, remembered by the names of what changed."""
-    connection.execute(
-        sa.update(_k)
-        .where(_k.c.id == row.id)
-        .values(**values, modified_at=now, revision=row.revision + 1, tag=next_tag())
-    )
-    remember(
-        connection,
-        at=now,
-        action=action,
-        target=row.id,
-        iam_id=by,
-        account_id=row.account_id,
-        params={"changed": sorted(values)},
-    )
-
-
 def delete(connection: sa.Connection, row: sa.Row[Any], *, by: str, now: datetime) -> None:
     """Take a key away: from the commit on it gets no tokens."""
     connection.execute(sa.delete(_k).where(_k.c.id == row.id))
@@ -209,7 +169,7 @@ def as_json(row: sa.Row[Any], *, value: Secret | None = None) -> dict[str, Any]:
     model class cannot be built without it."""
     answer = {
         "id": row.id,
-        "entity_tag": f"{row.revision}-{row.tag}",
+        "entity_tag": entity_tag(row),
         "crn": f"crn:v1:bluemix:public:iam-identity::a/{row.account_id}::apikey:{row.id}",
         "locked": row.locked,
         "disabled": row.disabled,

@@ -1,19 +1,63 @@
-"""What the routes of keys and service ids share: revisions by ETag and If-Match, flags in headers."""
+"""What keys and service ids share: revisions by entity_tag, ETag and If-Match; locks; flags in headers."""
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 from flask import Request, Response, jsonify
 
-from taskcred.errors import StalePreconditionError
+from taskcred.errors import ConflictError, StalePreconditionError
+from taskcred.iam.database import remember
 from taskcred.iam.fields import invalid, missing
 
 
 def entity_tag(row: sa.Row[Any]) -> str:
     """IBM's form: `<revision>-<32 hex>`."""
     return f"{row.revision}-{row.tag}"
+
+
+def next_tag() -> str:
+    """The random half of an entity_tag."""
+    return secrets.token_hex(16)
+
+
+def change(
+    connection: sa.Connection,
+    table: sa.Table,
+    row: sa.Row[Any],
+    values: Mapping[str, Any],
+    *,
+    action: str,
+    by: str,
+    now: datetime,
+) -> None:
+    """Write `values` to a key or service id: a new revision, remembered by the names of what changed."""
+    connection.execute(
+        sa.update(table)
+        .where(table.c.id == row.id)
+        .values(**values, modified_at=now, revision=row.revision + 1, tag=next_tag())
+    )
+    remember(
+        connection,
+        at=now,
+        action=action,
+        target=row.id,
+        iam_id=by,
+        account_id=row.account_id,
+        params={"changed": sorted(values)},
+    )
+
+
+def verify_unlocked(row: sa.Row[Any], what: str) -> None:
+    """Raise ConflictError where the entity is locked."""
+    if row.locked:
+        raise ConflictError(
+            f"This {what} is locked against changes.", hint=f"Unlock the {what} first.", code="locked"
+        )
 
 
 def answer_entity(body: dict[str, Any], status: int = 200) -> Response:

@@ -13,7 +13,7 @@ from flask import Blueprint, Response, jsonify, request
 from taskcred.errors import ForbiddenError
 from taskcred.iam import accounts, apikeys, paging, serviceids, tables
 from taskcred.iam.callers import Caller, bearer_of, caller_of
-from taskcred.iam.entities import answer_entity, read_header, verify_if_match
+from taskcred.iam.entities import answer_entity, change, read_header, verify_if_match, verify_unlocked
 from taskcred.iam.fields import DESCRIPTION_LENGTH, Fields
 from taskcred.iam.histories import activity_as_json, history_of
 from taskcred.iam.service import LocalIam
@@ -137,10 +137,8 @@ def routes(iam: LocalIam) -> Blueprint:
         with iam.database.write() as connection:
             row = serviceids.get(connection, service_id, by.account_id)
             verify_if_match(request, row)
-            apikeys.verify_unlocked(row, "service id")
-            serviceids.change(
-                connection, row, values, action="serviceid:update", by=by.iam_id, now=iam.clock.now()
-            )
+            verify_unlocked(row, "service id")
+            change(connection, _s, row, values, action="serviceid:update", by=by.iam_id, now=iam.clock.now())
             changed = serviceids.get(connection, service_id, by.account_id)
         return answer_entity(serviceids.as_json(changed, show_group_id=show_group_id))
 
@@ -149,7 +147,7 @@ def routes(iam: LocalIam) -> Blueprint:
         by = administrator()
         with iam.database.write() as connection:
             row = serviceids.get(connection, service_id, by.account_id)
-            apikeys.verify_unlocked(row, "service id")
+            verify_unlocked(row, "service id")
             kept = serviceids.delete(connection, row, by=by.iam_id, now=iam.clock.now())
             # Before the commit: what cannot be logged is not taken away.
             iam.revocations.append("iam_service_id", row.id, row.account_id, row.iam_id)
@@ -162,8 +160,8 @@ def routes(iam: LocalIam) -> Blueprint:
         with iam.database.write() as connection:
             row = serviceids.get(connection, service_id, by.account_id)
             if row.locked is not locked:
-                serviceids.change(
-                    connection, row, {"locked": locked}, action=action, by=by.iam_id, now=iam.clock.now()
+                change(
+                    connection, _s, row, {"locked": locked}, action=action, by=by.iam_id, now=iam.clock.now()
                 )
         return "", _NO_CONTENT
 

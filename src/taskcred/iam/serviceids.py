@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,8 +11,8 @@ import sqlalchemy as sa
 
 from taskcred.errors import NotFoundError
 from taskcred.iam import tables
-from taskcred.iam.apikeys import next_tag
 from taskcred.iam.database import remember
+from taskcred.iam.entities import entity_tag, next_tag
 from taskcred.iam.fields import DESCRIPTION_LENGTH, Fields, format_instant
 
 _s, _k = tables.service_ids, tables.api_keys
@@ -87,32 +86,6 @@ def get(connection: sa.Connection, service_id: str, account_id: str) -> sa.Row[A
     return row
 
 
-def change(
-    connection: sa.Connection,
-    row: sa.Row[Any],
-    values: Mapping[str, Any],
-    *,
-    action: str,
-    by: str,
-    now: datetime,
-) -> None:
-    """Write `values` to a service id: a new revision, remembered by the names of what changed."""
-    connection.execute(
-        sa.update(_s)
-        .where(_s.c.id == row.id)
-        .values(**values, modified_at=now, revision=row.revision + 1, tag=next_tag())
-    )
-    remember(
-        connection,
-        at=now,
-        action=action,
-        target=row.id,
-        iam_id=by,
-        account_id=row.account_id,
-        params={"changed": sorted(values)},
-    )
-
-
 def delete(connection: sa.Connection, row: sa.Row[Any], *, by: str, now: datetime) -> list[str]:
     """Take a service id and its keys away: the ids of those keys whose values are kept."""
     here = _k.c.iam_id == row.iam_id
@@ -136,7 +109,7 @@ def as_json(row: sa.Row[Any], *, show_group_id: bool = False) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "id": row.id,
         "iam_id": row.iam_id,
-        "entity_tag": f"{row.revision}-{row.tag}",
+        "entity_tag": entity_tag(row),
         "crn": f"crn:v1:bluemix:public:iam-identity::a/{row.account_id}::serviceid:{row.id}",
         "locked": row.locked,
         "created_at": format_instant(row.created_at),
