@@ -30,7 +30,6 @@ class AttemptOutcome(StrEnum):
     TIMED_OUT = "timed_out"
     CANCELLED = "cancelled"
     LOST = "lost"  # its worker died; the job was ended with it
-    REFUSED = "refused"  # the job's credential was ended while it ran
 
 
 class PromptState(StrEnum):

@@ -57,7 +57,6 @@ OUTCOMES: Final[dict[AttemptOutcome | None, Word]] = {
     AttemptOutcome.TIMED_OUT: Word("Timed out", "bad", "The job took longer than its task allows."),
     AttemptOutcome.CANCELLED: Word("Cancelled", "quiet", "Ended on request."),
     AttemptOutcome.LOST: Word("Lost", "wait", "Its worker went away; the job was ended with it."),
-    AttemptOutcome.REFUSED: Word("Refused", "bad", "Your credential was ended while the job ran."),
 }
 
 ORIGINS: Final[dict[Origin, str]] = {
