@@ -95,9 +95,8 @@ def choose(mode: Literal["auto", "bubblewrap", "user", "none"], user: str | None
         )
     why: list[str] = []
     if mode in ("auto", "bubblewrap"):
-        chosen = account or (_account(_NOBODY) if os.geteuid() == 0 else None)
-        if os.geteuid() != 0:
-            chosen = None  # without root the sandbox keeps the worker's user, in a user namespace of its own
+        # Without root the sandbox keeps the worker's user, in a user namespace of its own.
+        chosen = (account or _account(_NOBODY)) if os.geteuid() == 0 else None
         problem = _probe_bubblewrap(chosen)
         if problem is None:
             return Isolation("bubblewrap", "Jobs run inside bubblewrap.", chosen)
