@@ -27,14 +27,16 @@ class Reaper:
         The stand-in key dies with the attempt, and a worker that comes back hears at its next heartbeat
         that the attempt is over.
         """
-        with self._ctx.store.read() as connection:
+        before_this, self._seen = self._seen, {}  # where this round fails, silence is measured anew
+        # A write transaction, as a heartbeat is one: while nobody can write, nobody is silent.
+        with self._ctx.store.write() as connection:
             beats = store.heartbeats(connection)
         now = self._ctx.clock.monotonic()
         patience = self._ctx.policy.runs.attempt_silence.total_seconds()
         reaped = 0
         seen: dict[str, tuple[datetime, float]] = {}
         for attempt_id, beat_at in beats.items():
-            before = self._seen.get(attempt_id)
+            before = before_this.get(attempt_id)
             since = before[1] if before is not None and before[0] == beat_at else now
             if now - since >= patience:
                 attempts.lost(self._ctx, attempt_id)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import NoReturn
 
 import pytest
 import sqlalchemy as sa
 
 from taskcred.domain import keytext
 from taskcred.domain.runs import AttemptOutcome, RunState
-from taskcred.errors import ForbiddenError, NotFoundError, UnavailableError
+from taskcred.errors import ForbiddenError, NotFoundError, StoreBusyError, UnavailableError
 from taskcred.services import attempts, credentials, prompts, runs
 from taskcred.services.reaper import Reaper
 from taskcred.store import changes
@@ -311,6 +312,29 @@ def test_an_attempt_silent_for_good_is_lost_and_its_run_goes_on(room: Room) -> N
     assert reaped == [0, 0, 0, 1, 0]
     assert runs.get(room.ctx, owner, silent.id).state is RunState.QUEUED
     assert runs.get(room.ctx, owner, beating.id).state is RunState.RUNNING
+
+
+@pytest.mark.promise("never-interrupted")
+def test_while_nobody_can_write_nobody_is_silent(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = room.owner()
+    room.give_credential(owner)
+    run = room.run(owner)
+    room.begin(run.id)
+    reaper = Reaper(room.ctx)
+    assert reaper.reap() == 0
+    room.clock.advance(timedelta(seconds=50))
+    with monkeypatch.context() as outage:
+
+        def busy() -> NoReturn:
+            raise StoreBusyError("The records database is busy or away.", hint="Try again.")
+
+        outage.setattr(room.ctx.store, "write", busy)
+        with pytest.raises(StoreBusyError):
+            reaper.reap()
+    room.clock.advance(timedelta(seconds=50))
+    assert reaper.reap() == 0
+    room.clock.advance(timedelta(seconds=60))
+    assert reaper.reap() == 1
 
 
 @pytest.mark.promise("never-interrupted")
