@@ -106,7 +106,9 @@ def switch_account(ctx: Context, session_id: Secret, account_id: str, visit: Vis
         _row(ctx, new_id.digest(), sign_in, created_at=row.created_at, now=now), auth_time=row.auth_time
     )
     with ctx.store.write() as connection:
-        rows.delete(connection, old)
+        if not rows.delete(connection, old):
+            # Ended while the provider was asked: signed out stays signed out.
+            raise InvalidTokenError("You are not signed in.", hint="Sign in again.")
         rows.add(connection, fresh)
         _record(connection, "session:switch_account", _principal(fresh, None, visit), now)
     return new_id

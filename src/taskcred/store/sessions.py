@@ -68,9 +68,9 @@ def replace_tokens(
     )
 
 
-def delete(connection: sa.Connection, digest: bytes) -> None:
-    """End a session."""
-    connection.execute(t.sessions.delete().where(t.sessions.c.digest == digest))
+def delete(connection: sa.Connection, digest: bytes) -> bool:
+    """End a session; whether there was one."""
+    return connection.execute(t.sessions.delete().where(t.sessions.c.digest == digest)).rowcount == 1
 
 
 def delete_expired(connection: sa.Connection, seen_before: datetime, created_before: datetime) -> int:

@@ -275,6 +275,22 @@ def test_an_account_switch_goes_on_there_with_a_new_id(site: Site) -> None:
     assert browser.get("/v1/runs").status_code == 200
 
 
+def test_an_account_switch_under_way_does_not_outlive_signing_out(site: Site) -> None:
+    second = site.provider.add_account("second")
+    browser = site.signed_in(iam_id=site.provider.add_person(site.account_id, second))
+    headers = _csrf(browser)
+
+    def sign_out_elsewhere(_method: str) -> None:
+        site.provider.hook = None
+        with site.ctx.store.write() as connection:
+            connection.execute(t.sessions.delete())
+
+    site.provider.hook = sign_out_elsewhere
+    answer = browser.post("/account", data={"account_id": second}, headers=headers)
+    assert answer.status_code == 401
+    assert browser.get("/v1/runs").status_code == 401
+
+
 @pytest.mark.parametrize("account_id", ["", "x" * 65, "not-mine"])
 def test_an_account_one_is_no_member_of_is_refused(site: Site, account_id: str) -> None:
     browser = site.signed_in()
