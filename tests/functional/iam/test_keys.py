@@ -6,6 +6,7 @@ import json
 import threading
 from collections import Counter
 from datetime import timedelta
+from typing import NoReturn
 
 import httpx
 import pytest
@@ -427,3 +428,20 @@ def test_what_cannot_be_logged_is_not_taken_away(room: Room, monkeypatch: pytest
         for method, path in (("DELETE", ""), ("POST", "/disable")):
             assert http.request(method, f"/v1/apikeys/{key_id}{path}").status_code == 503
         assert http.get(f"/v1/apikeys/{key_id}").json()["disabled"] is False
+
+
+def test_counts_of_uses_survive_a_busy_database(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+    room.token(room.member)
+    with room.as_(room.member) as http:
+        key_id = http.get("/v1/apikeys").json()["apikeys"][0]["id"]
+
+        def busy() -> NoReturn:
+            raise StoreBusyError("The identity database is busy or away.", hint="Try again.")
+
+        with monkeypatch.context() as outage:
+            outage.setattr(room.iam.database, "write", busy)
+            with pytest.raises(StoreBusyError):
+                room.iam.exchange.flush()
+        room.token(room.member)
+        shown = http.get(f"/v1/apikeys/{key_id}", params={"include_activity": "true"}).json()
+    assert int(shown["activity"]["authn_count"]) == 3  # two here, one for the client

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from taskcred.backup import Restored, backup, restore
 from taskcred.clock import SystemClock
 from taskcred.config import Settings
-from taskcred.domain.credentials import CredentialState, CredentialView, Drain, Generated, KeyState
+from taskcred.domain.credentials import CredentialState, CredentialView, Drain, Generated, KeyState, Provided
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConfigurationError, IntegrityError, KeyRefusedError
 from taskcred.iam.app import create_app
@@ -161,6 +161,25 @@ def test_what_was_ended_in_the_local_iam_since_stays_ended(
         with pytest.raises(KeyRefusedError):
             after.ctx.provider.exchange(owner.api_key, for_run=False)
     assert _own_key(after, enabled)[0] == again
+
+
+def test_a_provided_key_that_leaked_stays_disabled(
+    before: Installation, opened: Opened, target: Path
+) -> None:
+    owner = before.add_owner("ada")
+    assert owner.api_key
+    given = Provided(owner.api_key)
+    credential = credentials.create(before.ctx, before.signed_in(owner), name="mine", source=given).credential
+    backup(before.settings, target)
+    rotating = before.signed_in(owner)
+    credentials.rotate(
+        before.ctx, rotating, credential.id, source=Generated(), drain=Drain("now"), leaked=True
+    )
+    finish_intents(before)
+
+    after = opened(restored_to(before, target)[0])
+    with pytest.raises(KeyRefusedError):
+        after.ctx.provider.exchange(owner.api_key, for_run=False)
 
 
 def _own_key(installation: Installation, owner: Made) -> tuple[str, str]:
