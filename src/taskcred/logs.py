@@ -26,6 +26,8 @@ _SECRET_TEXT: Final = re.compile(
     r"|(?i:bearer|basic)\s+[A-Za-z0-9._~+/=-]{8,}"  # Authorization headers
     r"|(?<=\?)[^\s\"']+"  # query strings
 )
+# What moves a terminal's cursor or begins a line of somebody else's making; tracebacks keep their lines.
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def redact_text(text: str) -> str:
@@ -42,7 +44,10 @@ def _redact_value(name: str, value: Any) -> Any:
         return value
     if _SECRET_NAMES.search(name) and name != "event":
         return MASK
-    return redact_text(value if isinstance(value, str) else str(value))
+    text = redact_text(value if isinstance(value, str) else str(value))
+    if name == "event":
+        text = text.replace("\n", "\\n")
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def configure(settings: LogSettings, role: str) -> None:
