@@ -206,4 +206,7 @@ def test_signing_out_ends_the_session(ada: Resident, visit: Visit) -> None:
     page = visit(ada)
     page.goto("/runs")
     page.get_by_role("button", name="Sign out").click()
+    # On to the identity provider, which this house has no pages of.
+    page.wait_for_url("**/identity/sign-out")
+    page.goto("/")
     expect(page.get_by_role("link", name="Sign in")).to_be_visible()
