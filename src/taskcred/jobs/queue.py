@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 import sqlalchemy as sa
 
-# DBOS loads it, in a thread beside requests: half loaded, it makes SQLAlchemy's own inspection fail elsewhere.
-import sqlalchemy.orm  # noqa: F401 - loaded before there are other threads
-
 # DBOS loads this too, and then in the middle of requests: while it loads, it answers other threads' questions
 # about values half-ready, and their statements fail. So it is loaded before there are threads.
 import sqlalchemy.orm
