@@ -26,8 +26,10 @@ def _instant(value: object) -> object:
     """RFC 3339 with an offset; numbers, which pydantic would take for seconds since 1970, are not."""
     if isinstance(value, str):
         try:
-            return datetime.fromisoformat(value)
-        except ValueError:
+            at = datetime.fromisoformat(value)
+            # The last day of the year 9999 may lie beyond it in UTC.
+            return at if at.tzinfo is None else at.astimezone(UTC)
+        except (ValueError, OverflowError):
             raise ValueError("should be a time such as 2026-03-02T09:00:00Z") from None
     return value
 

@@ -200,3 +200,12 @@ def test_an_old_sign_in_changes_no_keys(site: Site) -> None:
     (error,) = answer.get_json()["errors"]
     assert error["code"] == "fresh_sign_in_required"
     assert error["more_info"] == "https://taskcred.test/sign-in"
+
+
+def test_a_time_beyond_the_calendar_is_refused(site: Site) -> None:
+    me, beyond = site.bearer(), "9999-12-31T23:59:59-23:59"
+    refused = me.post(PATH, json={"name": "x", "generate": True, "expires_at": beyond})
+    assert (refused.status_code, refused.get_json()["errors"][0]["target"]["name"]) == (400, "expires_at")
+    rotate = f"{PATH}/{_store(site, me).get_json()['id']}/rotate"
+    refused = me.post(rotate, json={"generate": True, "drain": beyond})
+    assert refused.status_code == 400
