@@ -20,7 +20,7 @@ sdk_services = ["iam_identity"]
 """
 
 
-def outcome(server: Server, me: Any) -> dict[str, Any]:
+def outcome(me: Any) -> dict[str, Any]:
     """Start the task and wait for its end."""
     started = me.request("POST", "/v1/runs", json={"task": "call", "parameters": {}})
     assert started.json()["state"] == "queued", started.text
@@ -43,9 +43,9 @@ def test_a_run_gets_a_token_of_the_new_issuer_after_the_address_changed(
         "POST", "/v1/task_credentials", json={"name": "mine", "type": "iam_api_key", "generate": True}
     )
     assert made.status_code == 201, made.text
-    assert outcome(server, me)["state"] == "succeeded"
+    assert outcome(me)["state"] == "succeeded"
     before = server.url
     server.stop()
     server.start()
     assert server.url != before  # a free port, so another issuer
-    assert outcome(server, server.sign_in(person))["state"] == "succeeded"
+    assert outcome(server.sign_in(person))["state"] == "succeeded"
