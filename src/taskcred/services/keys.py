@@ -60,5 +60,6 @@ def _refuse_end(state: CredentialState, key: KeyView) -> None:
             hint="An administrator can lift the lock; deleting the task credential ends all its keys.",
             code="credential_locked",
         )
-    if key.state is KeyState.DESTROYED:
+    if key.state in {KeyState.REVOKED, KeyState.DESTROYED}:
+        # Why it was revoked stays as it is: a key reported leaked is not one that was merely replaced.
         raise ConflictError("This key has ended already.", code="key_ended")

@@ -244,6 +244,19 @@ def test_a_phased_out_key_can_be_ended_now(world: World, credential: CredentialV
         credentials.end_key(world.ctx, world.owner, credential.id, "no such key")
 
 
+def test_a_key_revoked_as_leaked_stays_so(world: World, credential: CredentialView) -> None:
+    world.provider.script("delete_key", Failure.UNAVAILABLE, times=None)
+    credentials.rotate(world.ctx, world.owner, credential.id, source=Generated(), leaked=True)
+    leaked = credentials.keys(world.ctx, world.owner, credential.id)[-1]
+    assert (leaked.state, leaked.reason) == (KeyState.REVOKED, RevocationReason.KEY_COMPROMISE)
+    begun = world.rows(t.intents)
+    with pytest.raises(ConflictError) as caught:
+        credentials.end_key(world.ctx, world.owner, credential.id, leaked.id)
+    assert caught.value.error_code == "key_ended"
+    assert credentials.keys(world.ctx, world.owner, credential.id)[-1] == leaked
+    assert world.rows(t.intents) == begun
+
+
 @pytest.mark.promise("giving-up-is-visible")
 def test_a_provider_that_refuses_to_end_a_key_ends_in_a_visible_state(
     world: World, credential: CredentialView
