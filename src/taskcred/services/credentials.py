@@ -23,6 +23,7 @@ from taskcred.domain.credentials import (
     Impact,
     KeySource,
     KeyState,
+    KeyView,
     Provided,
     RevocationReason,
 )
@@ -193,8 +194,8 @@ def rotate(
 ) -> Created:
     """Replace the key. `drain` says when the old one ends; by default when its last token has expired.
 
-    `leaked` ends the old key first, at the provider too whatever its origin, and then replaces it. An
-    unusable credential gets its new key in place. Raises as `create` does, and ConflictError with code
+    `leaked` ends the old key first, at the provider too whatever its origin, working or not, and then
+    replaces it. An unusable credential gets its new key in place. Raises as `create` does, and ConflictError with code
     credential_locked, credential_busy (another change is under way) or key_known.
     """
     drain = drain or Drain()
@@ -209,12 +210,13 @@ def rotate(
     with ctx.store.write() as connection:
         now = ctx.clock.now()
         credential = owned.find_for_change(connection, principal, credential_id)
-        _refuse_rotation(ctx, connection, credential, source)
-        if leaked and credential.active_key:
+        leaked_key = intent_ending.latest_to_end(connection, credential) if leaked else None
+        _refuse_rotation(ctx, connection, credential, source, leaked_key)
+        if leaked_key:
             intent_ending.revoke(
                 connection,
                 credential,
-                [credential.active_key],
+                [leaked_key],
                 RevocationReason.KEY_COMPROMISE,
                 actor_of(principal),
                 now,
@@ -235,7 +237,11 @@ def rotate(
 
 
 def _refuse_rotation(
-    ctx: Context, connection: sa.Connection, credential: CredentialView, source: KeySource
+    ctx: Context,
+    connection: sa.Connection,
+    credential: CredentialView,
+    source: KeySource,
+    leaked_key: KeyView | None,
 ) -> None:
     if credential.state is CredentialState.LOCKED:
         raise ConflictError(
@@ -254,7 +260,10 @@ def _refuse_rotation(
             code="credential_busy",
         )
     if isinstance(source, Provided) and credentials.forbids_digest(
-        connection, credential.id, ctx.sealer.keyed_digest(source.api_key)
+        connection,
+        credential.id,
+        ctx.sealer.keyed_digest(source.api_key),
+        leaked_key.id if leaked_key else None,
     ):
         raise ConflictError(
             "The task credential has, or had, this very key.",

@@ -73,15 +73,29 @@ def revoke(
 
 def end_leftovers(connection: sa.Connection, credential: CredentialView, now: datetime) -> None:
     """Keys that expired or were refused were kept in case they recovered; now there is a successor."""
-    being_ended = {
-        key_id
-        for intent in intents.open_of(connection, credential.id)
-        for key_id in intent.data.get("key_ids", ())
-    }
+    being_ended = _being_ended(connection, credential)
     left = credentials.keys(connection, credential.id, (KeyState.EXPIRED, KeyState.REVOKED))
     ids = [key.id for key in left if key.id not in being_ended]
     if ids:
         _insert(connection, credential, ids, now)
+
+
+def latest_to_end(connection: sa.Connection, credential: CredentialView) -> KeyView | None:
+    """The key the credential works with, or worked with until it expired or was refused; None where that
+    one's end is over or under way."""
+    being_ended = _being_ended(connection, credential)
+    for key in credentials.keys(connection, credential.id)[:1]:
+        if key.state is not KeyState.DESTROYED and key.id not in being_ended:
+            return key
+    return None
+
+
+def _being_ended(connection: sa.Connection, credential: CredentialView) -> set[str]:
+    return {
+        key_id
+        for intent in intents.open_of(connection, credential.id)
+        for key_id in intent.data.get("key_ids", ())
+    }
 
 
 def _insert(

@@ -164,16 +164,19 @@ def held_key(connection: sa.Connection, credential_id: str) -> KeyView | None:
     return None if row is None else _key_view(row)
 
 
-def forbids_digest(connection: sa.Connection, credential_id: str, digest: bytes) -> bool:
+def forbids_digest(
+    connection: sa.Connection, credential_id: str, digest: bytes, leaked_key_id: str | None
+) -> bool:
     """Whether the credential may not be given a key with this keyed digest: it is in use or draining, was
-    reported leaked, or is one that we made and will end at the provider. A pasted key that failed may be
-    pasted again once its owner has mended it."""
+    reported leaked (`leaked_key_id`: just now), or is one that we made and will end at the provider. A pasted
+    key that failed may be pasted again once its owner has mended it."""
     query = sa.select(_k.id).where(
         _k.credential_id == credential_id,
         _k.digest == digest,
         sa.or_(
             _k.state.in_((KeyState.ACTIVE, KeyState.PHASED_OUT)),
             _k.reason == RevocationReason.KEY_COMPROMISE,
+            _k.id == leaked_key_id,
             _k.origin == Origin.GENERATED,
         ),
     )

@@ -24,7 +24,7 @@ from taskcred.errors import (
     StalePreconditionError,
     UnavailableError,
 )
-from taskcred.services import credentials, intents
+from taskcred.services import credentials, intents, usability
 from taskcred.store import audit
 from taskcred.store import tables as t
 from taskcred.testing import Failure, programmatic
@@ -205,6 +205,34 @@ def test_a_leaked_key_stays_ended_when_its_successor_is_refused(world: World) ->
     assert view.state is CredentialState.UNUSABLE
     with pytest.raises(ConflictError):  # and it cannot be brought back by pasting it again
         credentials.rotate(world.ctx, world.owner, created.credential.id, source=Provided(pasted))
+
+
+@pytest.mark.parametrize("why", ["expired", "refused"])
+def test_a_leaked_key_that_works_no_more_is_disabled_at_the_provider(world: World, why: str) -> None:
+    expires_at = world.clock.now() + timedelta(days=1)
+    pasted = world.provider.add_key(world.iam_id, world.account_id, expires_at=expires_at)
+    created = credentials.create(world.ctx, world.owner, name="work", source=Provided(pasted)).credential
+    if why == "expired":
+        world.clock.advance(timedelta(days=1))
+        intents.advance_due(world.ctx, "keeper")
+    else:
+        assert created.active_key is not None
+        with world.ctx.store.write() as connection:
+            usability.key_refused(world.ctx, connection, created.active_key, world.clock.now())
+    assert credentials.get(world.ctx, world.owner, created.id).state is CredentialState.UNUSABLE
+    with pytest.raises(ConflictError) as caught:
+        credentials.rotate(world.ctx, world.owner, created.id, source=Provided(pasted), leaked=True)
+    assert caught.value.error_code == "key_known"
+
+    credentials.rotate(world.ctx, world.owner, created.id, source=Generated(), leaked=True)
+
+    old = world.provider.key_with(pasted)
+    assert old is not None
+    assert old.disabled
+    (key,) = world.rows(t.keys, reason=RevocationReason.KEY_COMPROMISE)
+    assert key.state == KeyState.DESTROYED
+    assert states(world, created) == [KeyState.ACTIVE, KeyState.DESTROYED]
+    assert world.rows(t.intents, state="open") == []
 
 
 @pytest.mark.promise("parked-not-failed")
