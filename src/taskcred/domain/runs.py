@@ -156,7 +156,8 @@ class TokenHandOut:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleView:
-    """A schedule as its owner may see it; `next_times` are its next five, in UTC."""
+    """A schedule as its owner may see it; `next_times` are its next five, in UTC: none while it is paused,
+    or where its time zone has left the host's database."""
 
     id: str
     account_id: str

@@ -74,7 +74,10 @@ class Schedule(Told):
     account_id: str
     iam_id: str
     next_at: datetime | None
-    next_times: list[datetime] = Field(description="The next five times.", max_length=5)
+    next_times: list[datetime] = Field(
+        description="The next five times; none while paused, or if the server no longer knows the time zone.",
+        max_length=5,
+    )
     last_run_id: UUID | None
     last_at: datetime | None
     created_at: datetime

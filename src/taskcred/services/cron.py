@@ -33,6 +33,16 @@ def verify_cron(cron: str, timezone: str, now: datetime) -> None:
         raise _invalid("The cron expression names a time that never comes.")
 
 
+def is_zone(name: str) -> bool:
+    """Whether this host knows the time zone; one that it knew may have left its database since."""
+    try:
+        return name not in _OF_THE_HOST and bool(ZoneInfo(name))
+    except (ValueError, KeyError, OSError):
+        return (
+            False  # KeyError: no such zone. ValueError: a path that is none. OSError: a directory of zones.
+        )
+
+
 def next_after(cron: str, timezone: str, after: datetime) -> datetime | None:
     """The first time strictly after `after`, in UTC; None where none comes within 50 years."""
     return next(_times(cron, _zone(timezone), after), None)
@@ -106,11 +116,8 @@ def _wall(at: datetime, zone: ZoneInfo) -> datetime:
 
 
 def _zone(name: str) -> ZoneInfo:
-    try:
-        if name not in _OF_THE_HOST:
-            return ZoneInfo(name)
-    except (ValueError, KeyError, OSError):
-        pass  # KeyError: no such zone. ValueError: a path that is none. OSError: a directory of zones.
+    if is_zone(name):
+        return ZoneInfo(name)
     raise InvalidRequestError(
         "There is no such time zone.",
         hint='Use a name of the IANA database, such as "Europe/Berlin" or "UTC".',

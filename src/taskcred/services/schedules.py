@@ -14,7 +14,7 @@ from taskcred.errors import InvalidRequestError, NotFoundError, StalePreconditio
 from taskcred.services import prompts
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
-from taskcred.services.cron import next_after, next_times, verify_cron
+from taskcred.services.cron import is_zone, next_after, next_times, verify_cron
 from taskcred.services.cursors import cut, read_cursor, verify_limit
 from taskcred.services.parameters import verify_parameters
 from taskcred.services.runs import find_task
@@ -271,7 +271,7 @@ def _audit(
 def _view(ctx: Context, row: sa.Row[Any]) -> ScheduleView:
     # The ticker goes by `next_at`; the times after it follow from the expression.
     upcoming: tuple[datetime, ...] = ()
-    if not row.paused and row.next_at is not None:
+    if not row.paused and row.next_at is not None and is_zone(row.timezone):
         upcoming = (row.next_at, *next_times(row.cron, row.timezone, max(row.next_at, ctx.clock.now()), 4))
     return ScheduleView(
         id=row.id,

@@ -16,6 +16,7 @@ from taskcred.errors import InvalidRequestError, NotFoundError, TaskcredError
 from taskcred.http.authentication import context as ctx
 from taskcred.http.problems import status_of
 from taskcred.services import schedules
+from taskcred.services.cron import is_zone
 from taskcred.web import forms, words
 from taskcred.web.api_key import MENDABLE, refused
 from taskcred.web.frame import blueprint, fragment, go, me, render, say
@@ -74,7 +75,13 @@ def schedule_preview() -> ResponseReturnValue:
 def schedule(schedule_id: str) -> ResponseReturnValue:
     """One schedule."""
     shown = schedules.get(ctx(), me(), schedule_id)
-    return render("schedule.html", title=shown.name, schedule=shown, task=ctx().tasks.get(shown.task))
+    return render(
+        "schedule.html",
+        title=shown.name,
+        schedule=shown,
+        task=ctx().tasks.get(shown.task),
+        has_zone=is_zone(shown.timezone),
+    )
 
 
 @blueprint.route("/schedules/<schedule_id>/edit", methods=["GET", "POST"])

@@ -182,6 +182,25 @@ def test_one_schedule_that_cannot_be_read_any_more_does_not_hold_up_the_others(
     assert why in found["report"].reason
 
 
+def test_a_schedule_whose_time_zone_has_left_the_host_can_be_read_and_mended(room: Room) -> None:
+    owner = room.owner()
+    room.give_credential(owner)
+    made = _schedule(room, owner)
+    with room.ctx.store.write() as connection:
+        connection.execute(t.schedules.update().values(timezone="Atlantis/Capital"))
+
+    (listed,), _ = schedules.list_own(room.ctx, owner)
+    assert listed == schedules.get(room.ctx, owner, made.id)
+    assert (listed.timezone, listed.next_times) == ("Atlantis/Capital", ())
+    assert schedules.update(room.ctx, owner, made.id, if_match=None, name="Renamed").next_times == ()
+    assert schedules.pause(room.ctx, owner, made.id).paused
+    with pytest.raises(InvalidRequestError) as caught:
+        schedules.resume(room.ctx, owner, made.id)
+    assert caught.value.error_code == "invalid_timezone"
+    schedules.update(room.ctx, owner, made.id, if_match=None, timezone="UTC")
+    assert schedules.resume(room.ctx, owner, made.id).next_times == made.next_times
+
+
 def test_a_paused_schedule_makes_nothing_and_goes_on_from_now(room: Room) -> None:
     owner = room.owner()
     room.give_credential(owner)
