@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
@@ -15,6 +15,8 @@ from taskcred.errors import StoreBusyError
 from taskcred.iam import tables
 from taskcred.store import migrate
 from taskcred.store.engine import sqlite_engine
+
+NOBODY: Final = ""  # the target of what was tried with an address that is nobody's
 
 
 class Database:

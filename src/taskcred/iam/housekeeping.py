@@ -8,7 +8,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from taskcred.iam import tables
-from taskcred.iam.database import Database
+from taskcred.iam.database import NOBODY, Database
 from taskcred.iam.passwords import FORGET_AFTER
 
 _EXPIRED_KEYS_STAY: Final = timedelta(days=90)  # as IBM documents it
@@ -16,8 +16,8 @@ _CODES_STAY: Final = timedelta(days=1)  # long enough to notice that one is pres
 
 
 def sweep(database: Database, now: datetime) -> None:
-    """Delete expired sign-ins, codes, links and refresh tokens, failures that no longer count, and API
-    keys whose expiry and last change are both 90 days ago."""
+    """Delete expired sign-ins, codes, links and refresh tokens, failures that no longer count, the
+    history of nobody, and API keys whose expiry and last change are both 90 days ago."""
     t = tables
     stale_key = now - _EXPIRED_KEYS_STAY
     with database.write() as connection:
@@ -30,6 +30,9 @@ def sweep(database: Database, now: datetime) -> None:
             sa.delete(t.password_tries).where(
                 t.password_tries.c.last_at <= now - FORGET_AFTER, t.password_tries.c.blocked_until <= now
             )
+        )
+        connection.execute(
+            sa.delete(t.history).where(t.history.c.target == NOBODY, t.history.c.at <= now - FORGET_AFTER)
         )
         connection.execute(
             sa.delete(t.api_keys).where(

@@ -18,7 +18,7 @@ from taskcred.iam.authorize import (
     redirect_with,
 )
 from taskcred.iam.clients import COMMAND_LINE
-from taskcred.iam.database import remember
+from taskcred.iam.database import NOBODY, remember
 from taskcred.iam.errors import answer_for
 from taskcred.iam.pages import MAX_VALUE, Pages
 from taskcred.iam.service import LocalIam
@@ -131,17 +131,17 @@ def _proven(iam: LocalIam, email: str, password: Secret, address: str) -> accoun
     with iam.database.read() as connection:
         user = accounts.find_user(connection, email)
     if not iam.passwords.is_right(password, user.password_hash if user else None) or user is None:
-        if user is not None:
-            with iam.database.write() as connection:
-                remember(
-                    connection,
-                    at=iam.clock.now(),
-                    action="user:sign_in_refused",
-                    target=user.iam_id,
-                    iam_id="",
-                    account_id="",
-                    params={"address": address},
-                )
+        # For an address that is nobody's as well, or the time an answer takes would tell which are known.
+        with iam.database.write() as connection:
+            remember(
+                connection,
+                at=iam.clock.now(),
+                action="user:sign_in_refused",
+                target=user.iam_id if user else NOBODY,
+                iam_id="",
+                account_id="",
+                params={"address": address},
+            )
         return None
     iam.throttle.succeeded(email, address)
     return user

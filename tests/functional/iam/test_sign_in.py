@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
+import sqlalchemy as sa
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
+from taskcred.iam import tables
 from taskcred.iam.app import create_app
-from taskcred.iam.passwords import MIN_LENGTH
+from taskcred.iam.passwords import FORGET_AFTER, MIN_LENGTH
 from taskcred.iam.service import LocalIam
 from taskcred.testing import RecordingRevocations
 from tests.functional.iam.conftest import PASSWORD, Room, query_of
@@ -271,6 +274,40 @@ def test_a_wrong_password_is_said_without_saying_which(room: Room) -> None:
         assert "wrong password" not in answer.text
         texts.add(answer.text.replace(email, "").split("form_token")[0])
     assert len(texts) == 1
+
+
+def test_a_wrong_password_writes_the_same_whether_the_address_is_known_or_not(room: Room) -> None:
+    written: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_rest: Any) -> None:
+        if not statement.startswith("SELECT"):
+            written.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        room.browser().sign_in("ada@example.com", "wrong password")
+        known = list(written)
+        written.clear()
+        room.browser().sign_in("nobody@example.com", "wrong password")
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert any("INTO history" in statement for statement in known)
+    assert written == known
+
+
+def test_wrong_passwords_of_nobody_are_not_kept_for_long(room: Room) -> None:
+    def refused() -> list[str]:
+        with room.iam.database.read() as connection:
+            rows = sa.select(tables.history.c.target).where(tables.history.c.action == "user:sign_in_refused")
+            return list(connection.scalars(rows))
+
+    for email in ("ada@example.com", "nobody@example.com"):
+        room.browser().sign_in(email, "wrong password")
+    room.iam.tend()
+    assert refused() == [room.administrator.iam_id, ""]
+    room.clock.advance(FORGET_AFTER)
+    room.iam.tend()
+    assert refused() == [room.administrator.iam_id]
 
 
 def test_guessing_is_slowed_down_and_recovers(room: Room) -> None:
