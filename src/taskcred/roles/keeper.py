@@ -41,10 +41,12 @@ class Duty:
 
 
 class Keeper:
-    """Does `duties` while it holds the keeper's lease; they are set after it has its name, `holder`."""
+    """Does `duties` while it holds the keeper's lease; they are set after it has its name, `holder`.
+    `warm_up` is called once before, by a keeper that stands by as well."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, warm_up: Callable[[], object]) -> None:
         self._ctx = ctx
+        self._warm_up = warm_up
         self.duties: list[Duty] = []
         self._stop = threading.Event()
         self.holder = f"keeper-{uuid.uuid4()}"
@@ -55,6 +57,7 @@ class Keeper:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._stop.set())
         lifeline.tell_ready()
+        self._warm_up()
         while not self._take():
             if self._stop.wait(_STAND_BY):
                 return

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from taskcred import logs
 from taskcred.config import Settings
 from taskcred.iam.service import LocalIam
+from taskcred.jobs.queue import DbosQueue
 from taskcred.notify import build_senders
 from taskcred.roles import lifeline
 from taskcred.roles.keeper import Duty, Keeper
@@ -26,7 +29,8 @@ def build_keeper(settings: Settings) -> Keeper:
     """A keeper on this machine's records."""
     trusted = open_trusted(settings)
     ctx = trusted.ctx
-    keeper = Keeper(ctx)
+    # Loading the engine takes half a second: not at the first run that comes due, under the write lock.
+    keeper = Keeper(ctx, warm_up=cast("DbosQueue", ctx.queue).load)
     reaper = Reaper(ctx)
     senders = build_senders(settings.notices)
     keeper.duties = [
