@@ -5,7 +5,6 @@ from __future__ import annotations
 import stat
 import threading
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 
 import httpx
@@ -94,10 +93,10 @@ def test_what_is_no_address_is_refused(database: Path, email: str) -> None:
 
 
 def test_the_first_administrator_is_invited_once(database: Path) -> None:
-    link = invite_first_administrator(database, "http://taskcred.test", timedelta(days=7))
+    link = invite_first_administrator(database, "http://taskcred.test")
     assert link is not None
     assert link.reveal().startswith("http://taskcred.test/identity/first-sign-in?link=")
-    assert invite_first_administrator(database, "http://taskcred.test", timedelta(days=7)) is None
+    assert invite_first_administrator(database, "http://taskcred.test") is None
 
 
 def test_operating_while_serving(serve: Callable[..., Served]) -> None:
