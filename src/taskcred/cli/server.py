@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Annotated
 
@@ -50,8 +51,12 @@ def serve(
         tls = self_signed(files.tls, settings.server.host)
         said |= {"tls_cert": tls.certificate, "tls_key": tls.key}
         settings = local.settings(config, data_dir, server=said)
+    gc.disable()  # all that is loaded now stays: searching it for garbage again and again only slows the start
     from taskcred.cli.app import run
     from taskcred.wiring import serve as wiring
+
+    gc.freeze()  # and the forks share it with this process
+    gc.enable()
 
     wiring.serve(settings, config, lambda arguments: run(list(arguments)))
 
