@@ -15,7 +15,7 @@ import httpx
 from bench.harness import Figure, median, needs, wrk
 from bench.token_endpoint import FORM
 
-ROUNDS = 3
+ROUNDS = 5
 
 
 def run() -> list[Figure]:
