@@ -43,8 +43,14 @@ def revoke(
     holder: str | None = None,
     lease_until: datetime | None = None,
 ) -> intents.Intent:
-    """End keys for good in the records, and begin the intent that finishes it outside."""
+    """End keys for good in the records, and begin the intent that finishes it outside.
+
+    A key that was revoked before keeps its first reason and time, unless now it is reported leaked.
+    """
+    is_leak = reason is RevocationReason.KEY_COMPROMISE
     for key in keys:
+        if key.reason is not None and (key.reason is reason or not is_leak):
+            continue
         credentials.change_key(
             connection, key.id, state=KeyState.REVOKED, reason=reason, ended_at=now, end_at=None
         )
@@ -65,7 +71,7 @@ def revoke(
         [key.id for key in keys],
         now,
         kind=kind,
-        leaked=reason is RevocationReason.KEY_COMPROMISE,
+        leaked=is_leak,
         holder=holder,
         lease_until=lease_until,
     )

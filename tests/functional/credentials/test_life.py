@@ -285,6 +285,29 @@ def test_a_key_revoked_as_leaked_stays_so(world: World, credential: CredentialVi
     assert world.rows(t.intents) == begun
 
 
+@pytest.mark.parametrize("reason", list(RevocationReason))
+def test_deleting_a_credential_keeps_why_and_when_a_key_was_revoked(
+    world: World, credential: CredentialView, reason: RevocationReason
+) -> None:
+    world.provider.script("delete_key", Failure.UNAVAILABLE, times=None)
+    credentials.rotate(world.ctx, world.owner, credential.id, source=Generated(), leaked=True)
+    leaked = credentials.keys(world.ctx, world.owner, credential.id)[-1]
+    world.clock.advance(timedelta(minutes=1))
+
+    credentials.delete(world.ctx, world.owner, credential.id, reason=reason)
+
+    (row,) = world.rows(t.keys, id=leaked.id)
+    assert (row.reason, row.ended_at) == (RevocationReason.KEY_COMPROMISE, leaked.ended_at)
+    revoked = [
+        event.details["reason"] for event in world.events("key:revoke") if event.target_id == leaked.id
+    ]
+    assert revoked == [RevocationReason.KEY_COMPROMISE]
+    world.provider.recover()
+    world.keep()
+    assert at_provider(world) == set()
+    assert world.keys_in_vault() == []
+
+
 @pytest.mark.promise("giving-up-is-visible")
 def test_a_provider_that_refuses_to_end_a_key_ends_in_a_visible_state(
     world: World, credential: CredentialView
