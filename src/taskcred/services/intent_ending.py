@@ -71,7 +71,6 @@ def revoke(
         [key.id for key in keys],
         now,
         kind=kind,
-        leaked=is_leak,
         holder=holder,
         lease_until=lease_until,
     )
@@ -111,7 +110,6 @@ def _insert(
     now: datetime,
     *,
     kind: intents.Kind = "end_key",
-    leaked: bool = False,
     holder: str | None = None,
     lease_until: datetime | None = None,
 ) -> intents.Intent:
@@ -123,7 +121,7 @@ def _insert(
         account_id=credential.account_id,
         iam_id=credential.iam_id,
         stage="record",
-        data={"credential_id": credential.id, "key_ids": key_ids, "leaked": leaked},
+        data={"credential_id": credential.id, "key_ids": key_ids},
         now=now,
         holder=holder,
         lease_until=lease_until,
@@ -148,7 +146,8 @@ def end(lease: Lease, means: Means) -> None:
             key = credentials.key(connection, key_id)
         if key is None or key.state is KeyState.DESTROYED:
             continue
-        if key.origin is Origin.GENERATED or lease.intent.data["leaked"]:
+        # Asked of the key: it may have leaked in another change than the one that ends it now.
+        if key.origin is Origin.GENERATED or key.reason is RevocationReason.KEY_COMPROMISE:
             _end_at_provider(lease, means, key)
         lease.ctx.vault.destroy(material.path(key.credential_id, key.id))
         with lease.commit(stage="end") as (connection, now):

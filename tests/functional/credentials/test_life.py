@@ -328,6 +328,34 @@ def test_a_provider_that_refuses_to_end_a_key_ends_in_a_visible_state(
 
 
 @pytest.mark.promise("giving-up-is-visible")
+@pytest.mark.parametrize("later", ["rotate", "delete"])
+def test_a_leaked_key_that_could_not_be_ended_is_never_merely_destroyed(world: World, later: str) -> None:
+    pasted = world.provider.add_key(world.iam_id, world.account_id)
+    created = credentials.create(world.ctx, world.owner, name="work", source=Provided(pasted)).credential
+    world.provider.script("disable_key", Failure.REFUSE, times=None)
+    credentials.rotate(world.ctx, world.owner, created.id, source=Generated(), leaked=True)
+    world.keep()
+    assert [row.state for row in world.rows(t.intents, kind="end_key")] == ["given_up"]
+
+    if later == "rotate":
+        credentials.rotate(world.ctx, world.owner, created.id, source=Generated(), drain=Drain("now"))
+    else:
+        credentials.delete(world.ctx, world.owner, created.id)
+    world.keep()
+    (leaked,) = world.rows(t.keys, reason=RevocationReason.KEY_COMPROMISE)
+    assert leaked.state == KeyState.REVOKED  # its material is kept: with it the key can still be ended
+    world.provider.recover()
+    for intent in intents.unfinished(world.ctx):
+        intents.retry(world.ctx, audit.OPERATOR, intent.id)
+    world.keep()
+
+    left = world.provider.key_with(pasted)
+    assert left is not None
+    assert left.disabled
+    assert world.rows(t.keys, id=leaked.id)[0].state == KeyState.DESTROYED
+
+
+@pytest.mark.promise("giving-up-is-visible")
 def test_an_operator_has_a_given_up_change_tried_again(world: World, credential: CredentialView) -> None:
     credentials.rotate(world.ctx, world.owner, credential.id, source=Generated())
     old = credentials.keys(world.ctx, world.owner, credential.id)[-1]
