@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
@@ -15,7 +15,7 @@ from taskcred.domain.credentials import CredentialState
 from taskcred.domain.runs import PromptState, RunState
 from taskcred.errors import UnavailableError
 from taskcred.services.context import Context
-from taskcred.store import figures
+from taskcred.store import figures, intents
 
 
 class Metrics:
@@ -61,7 +61,7 @@ class _Records(Collector):
         )
         yield _states("taskcred_runs", "Runs by state.", list(RunState), found.runs)
         yield _states("taskcred_prompts", "Prompts by state.", list(PromptState), found.prompts)
-        yield _states("taskcred_intents", "Intents by state.", ["open", "done", "given_up"], found.intents)
+        yield _states("taskcred_intents", "Intents by state.", list(get_args(intents.State)), found.intents)
         yield _states("taskcred_notices", "Notices by state.", ["open", "sent", "given_up"], found.notices)
         for name, words, value in (
             ("taskcred_live_attempts", "Attempts that are live.", found.live_attempts),

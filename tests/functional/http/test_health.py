@@ -66,6 +66,7 @@ def test_metrics_tell_states_and_requests(site: Site) -> None:
     assert samples["taskcred_runs", "waiting_for_credential"] == 1
     assert samples["taskcred_prompts", "open"] == 1
     assert samples["taskcred_intents", "given_up"] == 0
+    assert samples["taskcred_intents", "rolled_back"] == 0
     assert samples["taskcred_notices", "given_up"] == 0
     assert samples["taskcred_http_requests_total", "GET", "/v1/runs/<uuid:run_id>", "404"] == 1
     assert site.no_id not in text
