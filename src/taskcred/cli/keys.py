@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from taskcred.cli import output, source
-from taskcred.cli.options import ApiKeyStdin, ExpiresAt, Generate, Json, ShowOnce, Url, Yes
+from taskcred.cli.options import ApiKeyStdin, ExpiresAt, Generate, Json, NeverExpires, ShowOnce, Url, Yes
+from taskcred.domain.credentials import DEFAULT_NAME
 from taskcred.errors import ConflictError, NotFoundError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ PATH: Final = "/v1/task_credentials"
 _ID = Annotated[
     str | None, typer.Argument(metavar="[ID]", help="The task credential; default: the one you have.")
 ]
-_NAME: Final = "From the command line"
 _STATES: Final = {
     "active": "Active",
     "phased_out": "Phased out",
@@ -63,12 +63,13 @@ def show(credential: _ID = None, url: Url = None, as_json: Json = False) -> None
 
 @app.command()
 def create(
-    name: Annotated[str, typer.Option("--name", help="Your own name for it.")] = _NAME,
+    name: Annotated[str, typer.Option("--name", help="Your own name for it.")] = DEFAULT_NAME,
     description: Annotated[str, typer.Option("--description", help="What it is for.")] = "",
     generate: Generate = False,
     api_key_stdin: ApiKeyStdin = False,
     show_once: ShowOnce = False,
     expires_at: ExpiresAt = None,
+    never_expires: NeverExpires = False,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
@@ -78,7 +79,11 @@ def create(
     body = {"name": name, "description": description, "type": "iam_api_key"}
     with connect(url) as server:
         body |= source.body(
-            generate=generate, api_key_stdin=api_key_stdin, show_once=show_once, expires_at=expires_at
+            generate=generate,
+            api_key_stdin=api_key_stdin,
+            show_once=show_once,
+            expires_at=expires_at,
+            never_expires=never_expires,
         )
         made = server.post(PATH, body)
     _say(made, f"Created the task credential {made['name']!r}.", as_json=as_json)
@@ -110,6 +115,7 @@ def rotate(
     api_key_stdin: ApiKeyStdin = False,
     show_once: ShowOnce = False,
     expires_at: ExpiresAt = None,
+    never_expires: NeverExpires = False,
     drain: Annotated[
         str,
         typer.Option(
@@ -131,7 +137,11 @@ def rotate(
     with connect(url) as server:
         found = _find(server, credential)
         body = source.body(
-            generate=generate, api_key_stdin=api_key_stdin, show_once=show_once, expires_at=expires_at
+            generate=generate,
+            api_key_stdin=api_key_stdin,
+            show_once=show_once,
+            expires_at=expires_at,
+            never_expires=never_expires,
         )
         body |= {"drain": drain} | ({"leaked": True} if leaked else {})
         made = server.post(f"{PATH}/{found['id']}/rotate", body)
@@ -210,7 +220,7 @@ def _row(credential: Mapping[str, Any], key: Mapping[str, Any]) -> list[str]:
     if key["state"] == "active" and credential["state"] != "usable":
         state = f"{state} ({credential['state']})"
     return [
-        key["name"] or credential["name"],
+        credential["name"],
         state,
         f"…{key['last_four']}" if key["last_four"] else "",
         key["origin"],

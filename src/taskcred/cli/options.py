@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from taskcred.domain.credentials import DEFAULT_KEY_LIFE
+
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for programs instead of text for people.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Url = Annotated[
@@ -45,8 +47,13 @@ ShowOnce = Annotated[
 ExpiresAt = Annotated[
     str | None,
     typer.Option(
-        "--expires-at", metavar="TIME", help="When the generated key ends (RFC 3339); default: it does not."
+        "--expires-at",
+        metavar="TIME",
+        help=f"When the generated key ends (RFC 3339); default: in {DEFAULT_KEY_LIFE.days} days.",
     ),
+]
+NeverExpires = Annotated[
+    bool, typer.Option("--never-expires", help="The generated key does not end by itself.")
 ]
 Parameters = Annotated[
     list[str] | None,

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import typer
 
 from taskcred.cli import output, source
-from taskcred.cli.options import ApiKeyStdin, ExpiresAt, Generate, Json, ShowOnce, Url
+from taskcred.cli.options import ApiKeyStdin, ExpiresAt, Generate, Json, NeverExpires, ShowOnce, Url
 from taskcred.errors import NotFoundError
 
 app = typer.Typer(help="Open requests to you: work of yours waits for a task credential.")
@@ -54,6 +54,7 @@ def answer(
     api_key_stdin: ApiKeyStdin = False,
     show_once: ShowOnce = False,
     expires_at: ExpiresAt = None,
+    never_expires: NeverExpires = False,
     name: Annotated[str, typer.Option("--name", help="Your own name for the task credential.")] = "",
     url: Url = None,
     as_json: Json = False,
@@ -68,7 +69,11 @@ def answer(
                 raise NotFoundError("Nothing waits for you.", hint="There is nothing to answer.")
             prompt = still_open[0]["id"]
         body = source.body(
-            generate=generate, api_key_stdin=api_key_stdin, show_once=show_once, expires_at=expires_at
+            generate=generate,
+            api_key_stdin=api_key_stdin,
+            show_once=show_once,
+            expires_at=expires_at,
+            never_expires=never_expires,
         )
         answered = server.post(f"{PATH}/{prompt}/answer", body | ({"name": name} if name else {}))
     if as_json:

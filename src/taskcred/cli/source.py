@@ -11,18 +11,21 @@ from taskcred.domain.secret import Secret
 from taskcred.errors import InvalidRequestError
 
 
-def body(*, generate: bool, api_key_stdin: bool, show_once: bool, expires_at: str | None) -> dict[str, Any]:
+def body(
+    *, generate: bool, api_key_stdin: bool, show_once: bool, expires_at: str | None, never_expires: bool
+) -> dict[str, Any]:
     """The key source as the API takes it: exactly one of `generate` and `secret`."""
     if generate and api_key_stdin:
         raise InvalidRequestError(
             "--generate and --api-key-stdin exclude each other.", hint="Have a key made, or provide one."
         )
+    wishes = {"show_once": show_once, "expires_at": expires_at, "never_expires": never_expires}
+    wishes = {name: wish for name, wish in wishes.items() if wish}
     if generate:
-        wishes: dict[str, Any] = {"show_once": True} if show_once else {}
-        return {"generate": True} | wishes | ({"expires_at": expires_at} if expires_at else {})
-    if show_once or expires_at:
+        return {"generate": True} | wishes
+    if wishes:
         raise InvalidRequestError(
-            "--show-once and --expires-at are for a generated key.", hint="Add --generate."
+            "--show-once, --expires-at and --never-expires are for a generated key.", hint="Add --generate."
         )
     # The server needs the text: it keeps the key in its vault.
     return {"secret": {"api_key": _read(api_key_stdin=api_key_stdin).reveal()}}

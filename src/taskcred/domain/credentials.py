@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, Literal
 
 from taskcred.domain.secret import Secret
 
 CREDENTIAL_TYPE: Final = "iam_api_key"
+DEFAULT_NAME: Final = "Task credential"  # of one whose owner gave it no name
+DEFAULT_KEY_LIFE: Final = timedelta(days=90)  # a quarter: long enough to forget, short enough to matter
 
 
 class CredentialState(StrEnum):
@@ -58,10 +60,20 @@ class Provided:
 
 @dataclass(frozen=True, slots=True)
 class Generated:
-    """Key source: we make a key at the provider. `show_once` shows it to its owner, once, in the answer."""
+    """Key source: we make a key at the provider. `show_once` shows it to its owner, once, in the answer.
+
+    It expires at `expires_at`, else after DEFAULT_KEY_LIFE: that it never does has to be said.
+    """
 
     show_once: bool = False
     expires_at: datetime | None = None
+    never_expires: bool = False
+
+    def expiry(self, now: datetime) -> datetime | None:
+        """When a key made `now` expires; None: never."""
+        if self.never_expires:
+            return None
+        return self.expires_at or now + DEFAULT_KEY_LIFE
 
 
 KeySource = Provided | Generated

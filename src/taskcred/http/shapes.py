@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
-from taskcred.domain.credentials import Generated, KeySource, Provided
+from taskcred.domain.credentials import DEFAULT_KEY_LIFE, Generated, KeySource, Provided
 from taskcred.domain.secret import Secret
 
 T = TypeVar("T")
@@ -132,7 +132,13 @@ class SourceIn(Asked):
     """Key source: exactly one of `secret` and `generate`."""
 
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["secret"]}, {"required": ["generate"]}]}
+        json_schema_extra={
+            "oneOf": [{"required": ["secret"]}, {"required": ["generate"]}],
+            "not": {
+                "required": ["expires_at", "never_expires"],
+                "properties": {"never_expires": {"const": True}},
+            },
+        }
     )
 
     secret: SecretIn = Field(
@@ -148,9 +154,11 @@ class SourceIn(Asked):
     )
     expires_at: Instant = Field(
         default=ABSENT,
-        description="With `generate`: when the key ends. Left out: it does not.",
+        description=f"With `generate`: when the key ends. Left out: in {DEFAULT_KEY_LIFE.days} days. "
+        "A provided key ends as the identity provider says.",
         json_schema_extra=left_out,
     )
+    never_expires: bool = Field(False, description="With `generate`: the key does not end by itself.")
 
     @model_validator(mode="after")
     def _exactly_one(self) -> SourceIn:
@@ -162,6 +170,6 @@ class SourceIn(Asked):
         """The key source in the domain's words."""
         if self.secret is None:
             expires_at = None if self.expires_at is None else self.expires_at.astimezone(UTC)
-            return Generated(show_once=self.show_once, expires_at=expires_at)
+            return Generated(self.show_once, expires_at, self.never_expires)
         # The text leaves pydantic's own mask for ours.
         return Provided(Secret(self.secret.api_key.get_secret_value()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
 from flask import Response
@@ -42,6 +42,8 @@ from taskcred.services import keys as key_service
 from taskcred.services.idempotency import Answer
 
 api = nouns("task_credentials", "Task credentials and their keys.")
+
+_KEY_NAME: Final = "Default: a provided key's name at the identity provider; else the task credential's name."
 
 ScopeText = Annotated[str, Field(max_length=256)]
 
@@ -132,7 +134,7 @@ class CreateCredentialBody(SourceIn):
     description: Description = ""
     type: Literal["iam_api_key"] = CREDENTIAL_TYPE
     scope: dict[ScopeText, ScopeText] | None = Field(None, max_length=16)
-    key_name: Name = Field(default=ABSENT, json_schema_extra=left_out, description="Default: the name.")
+    key_name: Name = Field(default=ABSENT, json_schema_extra=left_out, description=_KEY_NAME)
 
 
 class UpdateCredentialBody(Asked):
@@ -149,7 +151,7 @@ class RotateBody(SourceIn):
         "tokens", description="The old key ends: when its last token has expired, at once, or at a time."
     )
     leaked: bool = Field(False, description="The old key is known to others: end it first, then replace it.")
-    key_name: Name = Field(default=ABSENT, json_schema_extra=left_out)
+    key_name: Name = Field(default=ABSENT, json_schema_extra=left_out, description=_KEY_NAME)
 
     def plan(self) -> Drain:
         """When the old key ends, in the domain's words."""

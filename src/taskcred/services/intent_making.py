@@ -268,7 +268,7 @@ def _activate(
             connection,
             key_id=data["key_id"],
             credential_id=credential.id,
-            name=data["key_name"] or (described.name if described else "API key"),
+            name=data["key_name"] or (described.name if described else credential.name),
             origin=Origin(data["origin"]),
             last_four=value.last_four,
             digest=ctx.sealer.keyed_digest(value),

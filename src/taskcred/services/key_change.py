@@ -21,7 +21,12 @@ def check_source(ctx: Context, source: KeySource) -> None:
     """Raise InvalidRequestError where the source cannot be meant so."""
     if isinstance(source, Provided):
         material.check_provided(source.api_key)
-    elif source.expires_at is not None and source.expires_at <= ctx.clock.now():
+        return
+    if source.expires_at is not None and source.never_expires:
+        raise InvalidRequestError(
+            "The key's expiry was given, and that it never expires.", hint="Say one.", field="never_expires"
+        )
+    if source.expires_at is not None and source.expires_at <= ctx.clock.now():
         raise InvalidRequestError("The key's expiry must be in the future.", field="expires_at")
 
 
@@ -38,7 +43,7 @@ def begin(
     now: datetime,
 ) -> intent_store.Intent:
     """The intent, leased by `holder`, in the transaction that makes room for the key."""
-    expires_at = source.expires_at if isinstance(source, Generated) else None
+    expires_at = source.expiry(now) if isinstance(source, Generated) else None
     return intent_store.insert(
         connection,
         intent_id=str(uuid.uuid4()),

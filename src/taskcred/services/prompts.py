@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from taskcred.domain.credentials import Created, Drain, KeySource
+from taskcred.domain.credentials import DEFAULT_NAME, Created, Drain, KeySource
 from taskcred.domain.permissions import Permission, Principal
 from taskcred.domain.runs import PromptState, PromptView
 from taskcred.errors import ConflictError, NotFoundError
@@ -23,7 +23,6 @@ from taskcred.store import runs as run_store
 
 OPENED: Final = "prompt.opened"
 REMINDER: Final = "prompt.reminder"
-_NAME: Final = "Task credential"  # of a credential whose owner gave it no name
 
 
 def open_for(
@@ -147,7 +146,7 @@ def answer(ctx: Context, principal: Principal, prompt_id: str, source: KeySource
             code="credential_locked",
         )
     if standing.credential_id is None:
-        return credentials.create(ctx, principal, name=name or _NAME, source=source)
+        return credentials.create(ctx, principal, name=name or DEFAULT_NAME, source=source)
     return credentials.rotate(ctx, principal, standing.credential_id, source=source, drain=Drain())
 
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from taskcred.domain.credentials import Generated, KeySource, Provided
+from taskcred.domain.credentials import DEFAULT_KEY_LIFE, Generated, KeySource, Provided
 from taskcred.domain.keytext import STANDIN_KEY_PREFIX
 from taskcred.domain.secret import Secret
 
-# The choices of a generated key's life; a quarter by default: long enough to forget, short enough to matter.
+# The choices of a generated key's life in days, or in words.
 EXPIRY_CHOICES: Final = (
     ("30", "In 30 days"),
     ("90", "In 90 days"),
@@ -20,7 +20,7 @@ EXPIRY_CHOICES: Final = (
     ("date", "On a date"),
     ("never", "Never"),
 )
-_DEFAULT_EXPIRY: Final = "90"
+_DEFAULT_EXPIRY: Final = str(DEFAULT_KEY_LIFE.days)
 _LONGEST_KEY: Final = 4096
 
 
@@ -82,4 +82,4 @@ def _generated(filled: SourceForm, now: datetime) -> Generated | None:
     elif filled.expiry != "never":
         filled.errors["expiry"] = "Choose when the key expires."
         return None
-    return Generated(show_once=filled.show_once, expires_at=expires_at)
+    return Generated(filled.show_once, expires_at, never_expires=filled.expiry == "never")

@@ -161,12 +161,20 @@ def test_the_life_of_a_key(signed_in: Shell, person: Person) -> None:
     )
     assert person.api_key not in json.dumps(made)
     assert ok(cli("key", "show", "--json"))["state"] == "usable"
+    assert made["active_key"]["expires_at"] is None  # as the identity provider says of this key
     again = cli("key", "create", "--generate", "--json")
     assert again.code == 5
     assert again.problem["error"]["existing_id"] == made["id"]
     assert ok(cli("key", "edit", "--name", "Renamed", "--json"))["name"] == "Renamed"
     rotated = ok(cli("key", "rotate", "--generate", "--show-once", "--json"))
     assert rotated["api_key"].startswith("tcu_")
+    assert rotated["active_key"]["expires_at"] is not None
+    assert (
+        cli("key", "rotate", "--generate", "--never-expires", "--expires-at", "2999-01-01T00:00:00Z").code
+        == 2
+    )
+    never = ok(cli("key", "rotate", "--generate", "--never-expires", "--json"))
+    assert never["active_key"]["expires_at"] is None
     listed = cli("key", "list")
     assert "Active" in listed.out
     assert rotated["api_key"] not in listed.out
@@ -188,6 +196,7 @@ def test_a_key_is_never_an_argument_and_one_source_is_needed(signed_in: Shell) -
     assert signed_in("key", "create").code == 2
     assert signed_in("key", "create", "--generate", "--api-key-stdin").code == 2
     assert signed_in("key", "create", "--show-once", "--api-key-stdin", stdin="x\n").code == 2
+    assert signed_in("key", "create", "--never-expires", "--api-key-stdin", stdin="x\n").code == 2
     assert signed_in("key", "create", "--api-key-stdin", stdin="\n").code == 2
     refused = signed_in("key", "create", "--api-key-stdin", "--json", stdin=secrets.token_urlsafe(40))
     assert refused.problem["error"]["code"] == "key_refused"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -54,6 +54,44 @@ def test_a_generated_key_is_made_at_the_provider_with_our_value(world: World) ->
     assert made is not None
     assert made.id == key.provider_key_id
     assert made.name == f"taskcred {created.credential.id}.{key.id}"
+
+
+@pytest.mark.parametrize(
+    ("wish", "life"),
+    [
+        (lambda _now: Generated(), timedelta(days=90)),
+        (lambda now: Generated(expires_at=now + timedelta(days=7)), timedelta(days=7)),
+        (lambda _now: Generated(never_expires=True), None),
+    ],
+)
+def test_a_generated_key_expires_unless_its_owner_says_that_it_never_does(
+    world: World, wish: Callable[[datetime], Generated], life: timedelta | None
+) -> None:
+    source = wish(world.clock.now())
+    key = credentials.create(world.ctx, world.owner, name="work", source=source).credential.active_key
+
+    assert key is not None
+    assert key.expires_at == (world.clock.now() + life if life else None)
+    (made,) = world.provider.keys_of(world.iam_id, world.account_id)
+    assert made.expires_at == key.expires_at
+
+
+def test_an_end_and_no_end_exclude_each_other(world: World) -> None:
+    both = Generated(expires_at=world.clock.now() + timedelta(days=7), never_expires=True)
+    with pytest.raises(InvalidRequestError) as refused:
+        credentials.create(world.ctx, world.owner, name="work", source=both)
+    assert refused.value.details["field"] == "never_expires"
+
+
+def test_a_generated_key_is_called_like_its_task_credential_unless_it_was_named(world: World) -> None:
+    created = credentials.create(world.ctx, world.owner, name="work", source=Generated())
+    assert created.credential.active_key is not None
+    assert created.credential.active_key.name == "work"
+    rotated = credentials.rotate(
+        world.ctx, world.owner, created.credential.id, source=Generated(), key_name="autumn"
+    )
+    assert rotated.credential.active_key is not None
+    assert rotated.credential.active_key.name == "autumn"
 
 
 def test_a_generated_key_is_not_shown_unasked(world: World) -> None:

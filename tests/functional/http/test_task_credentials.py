@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -200,6 +200,23 @@ def test_an_old_sign_in_changes_no_keys(site: Site) -> None:
     (error,) = answer.get_json()["errors"]
     assert error["code"] == "fresh_sign_in_required"
     assert error["more_info"] == "https://taskcred.test/sign-in"
+
+
+def test_no_key_lives_for_ever_in_silence(site: Site) -> None:
+    me = site.bearer()
+    made = me.post(PATH, json={"name": "mine", "generate": True}).get_json()
+    expires_at = datetime.fromisoformat(made["active_key"]["expires_at"])
+    assert expires_at - datetime.fromisoformat(made["active_key"]["created_at"]) == timedelta(days=90)
+    rotate = f"{PATH}/{made['id']}/rotate"
+    both = {"generate": True, "never_expires": True, "expires_at": expires_at.isoformat()}
+    refused = me.post(rotate, json=both)
+    assert (refused.status_code, refused.get_json()["errors"][0]["target"]["name"]) == (400, "never_expires")
+    never = me.post(rotate, json={"generate": True, "never_expires": True}).get_json()
+    assert never["active_key"]["expires_at"] is None
+
+
+def test_a_key_that_ibms_clients_store_ends_as_the_provider_says(site: Site) -> None:
+    assert _store(site).get_json()["active_key"]["expires_at"] is None
 
 
 def test_a_time_beyond_the_calendar_is_refused(site: Site) -> None:

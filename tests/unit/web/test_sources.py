@@ -17,7 +17,7 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
     ("form", "expected"),
     [
         ({"expiry": "90"}, Generated(expires_at=NOW + timedelta(days=90))),
-        ({"expiry": "never"}, Generated()),
+        ({"expiry": "never"}, Generated(never_expires=True)),
         (
             {"expiry": "30", "show_once": "yes"},
             Generated(show_once=True, expires_at=NOW + timedelta(days=30)),
