@@ -146,7 +146,10 @@ class NoticeSettings(Section):
 class RetentionSettings(Section):
     """How long things are kept."""
 
-    runs: Duration = Field(timedelta(days=30), description="Ended runs with their output.")
+    runs: Duration = Field(
+        timedelta(days=30),
+        description="Ended runs with their output; closed prompts and notices, finished changes.",
+    )
 
 
 class LogSettings(Section):

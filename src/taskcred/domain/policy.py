@@ -22,7 +22,7 @@ class RunPolicy:
     """How runs are limited and kept."""
 
     attempt_silence: timedelta = timedelta(seconds=60)  # an attempt without a heartbeat is lost after this
-    retention: timedelta = timedelta(days=30)  # ended runs and their output are kept so long
+    retention: timedelta = timedelta(days=30)  # what has ended is kept so long: runs, prompts, changes
     max_parked: int = 10_000  # waiting runs of one owner
 
 

@@ -1,4 +1,4 @@
-"""Forgetting: ended runs with their output, closed prompts and notices, after the time configured; keeper.
+"""Forgetting: ended runs with their output, closed prompts and notices, finished changes; keeper.
 
 Audit events stay. Work is done in small transactions, since SQLite has one write lock: a hundred rows
 hold it for a millisecond or two.
@@ -12,7 +12,7 @@ from typing import Final
 import sqlalchemy as sa
 
 from taskcred.services.context import Context
-from taskcred.store import notices, prompts, runs
+from taskcred.store import intents, notices, prompts, runs
 
 _BATCH: Final = 100
 
@@ -20,7 +20,7 @@ _BATCH: Final = 100
 def sweep(ctx: Context, batches: int = 100) -> int:
     """Forget what is older than `policy.runs.retention`, at most `batches` transactions for each kind.
 
-    Answers how many rows went: runs (with their attempts and output), prompts, notices.
+    Answers how many rows went: runs (with their attempts and output), prompts, notices, intents.
     """
     before = ctx.clock.now() - ctx.policy.runs.retention
     return sum(
@@ -29,6 +29,7 @@ def sweep(ctx: Context, batches: int = 100) -> int:
             lambda connection: runs.forget_ended(connection, before, _BATCH),
             lambda connection: prompts.forget_closed(connection, before, _BATCH),
             lambda connection: notices.forget_closed(connection, before, _BATCH),
+            lambda connection: intents.forget_ended(connection, before, _BATCH),
         )
     )
 

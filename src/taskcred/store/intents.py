@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
+from taskcred.domain.credentials import CredentialState, KeyState
 from taskcred.store import tables as t
 
 Kind = Literal["create", "rotate", "delete", "end_key"]
@@ -163,3 +164,30 @@ def change(connection: sa.Connection, intent_id: str, holder: str, now: datetime
         .values(updated_at=now, **values)
     )
     return bool(changed.rowcount)
+
+
+def forget_ended(connection: sa.Connection, before: datetime, limit: int) -> int:
+    """Delete intents that came to their end before `before`, at most `limit`; answers how many.
+
+    A given-up one stays until it is tried again, or until nothing is left that it could do: the end of keys
+    whose credential has ended and whose material is all destroyed.
+    """
+    # Written out in the statement: a partial index is not chosen for a bound value.
+    has_closed = _c.state != sa.literal("open", literal_execute=True)
+    old = sa.select(_c.id).where(
+        has_closed,
+        _c.updated_at < before,
+        sa.or_(_c.state.in_(("done", "rolled_back")), _is_moot()),
+    )
+    ids = list(connection.execute(old.order_by(_c.updated_at).limit(limit)).scalars())
+    if ids:
+        connection.execute(t.intents.delete().where(_c.id.in_(ids)))
+    return len(ids)
+
+
+def _is_moot() -> sa.ColumnElement[bool]:
+    # Not for a making that could not be undone: its key is known to the intent only.
+    keys, credentials = t.keys.c, t.task_credentials.c
+    ended = sa.exists().where(credentials.id == _c.credential_id, credentials.state == CredentialState.ENDED)
+    alive = sa.exists().where(keys.credential_id == _c.credential_id, keys.state != KeyState.DESTROYED)
+    return sa.and_(_c.kind.in_(("end_key", "delete")), ended, ~alive)

@@ -120,6 +120,11 @@ sa.Index(
     intents.c.next_try_at,
     sqlite_where=intents.c.state == "open",
 )
+sa.Index(
+    "ix_intents_closed",
+    intents.c.updated_at,
+    sqlite_where=intents.c.state != "open",
+)
 
 access_tokens = sa.Table(
     "access_tokens",  # the sealed token cache: at most one current token for each credential

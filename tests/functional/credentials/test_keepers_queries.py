@@ -15,7 +15,9 @@ from .conftest import World
 
 
 @pytest.mark.parametrize(
-    "query", [credentials.keys_due, intents.due, tokens.due_for_refresh], ids=lambda query: query.__name__
+    "query",
+    [credentials.keys_due, intents.due, intents.forget_ended, tokens.due_for_refresh],
+    ids=lambda query: query.__name__,
 )
 def test_no_table_is_scanned(world: World, query: Callable[[sa.Connection, datetime, int], Any]) -> None:
     statements: list[tuple[str, Any]] = []

@@ -30,7 +30,7 @@ def test_ended_runs_go_with_their_output_and_the_others_stay(room: Room) -> None
     events = len(room.actions(owner))
 
     room.clock.advance(timedelta(days=2))
-    assert retention.sweep(room.ctx) == 1
+    assert retention.sweep(room.ctx) == 2  # the run, and the intent that made the credential
 
     with pytest.raises(NotFoundError):
         runs.get(room.ctx, owner, old.id)

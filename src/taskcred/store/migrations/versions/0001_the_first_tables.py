@@ -309,6 +309,13 @@ def upgrade() -> None:
     with op.batch_alter_table("intents", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_intents_credential_id"), ["credential_id"], unique=False)
         batch_op.create_index(
+            "ix_intents_closed",
+            ["updated_at"],
+            unique=False,
+            sqlite_where=sa.text("state != 'open'"),
+            postgresql_where=sa.text("state != 'open'"),
+        )
+        batch_op.create_index(
             "ix_intents_open",
             ["next_try_at"],
             unique=False,
