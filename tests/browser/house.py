@@ -112,7 +112,9 @@ class House:
         self.ctx: Context = make_context(
             directory, clock=clock, provider=self.provider, public_url=self.url, tasks=tasks
         )
-        self.app: Flask = create_app(self.ctx, secret_key=Secret("k" * 32), cookie_secure=False)
+        self.app: Flask = create_app(
+            self.ctx, TokenBroker(self.ctx), secret_key=Secret("k" * 32), cookie_secure=False
+        )
         pages.register(self.app, self.ctx)
         self._server = make_server(
             "127.0.0.1",

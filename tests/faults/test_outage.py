@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.server import COMMAND, Server, SignedIn, eventually
 
@@ -122,6 +123,14 @@ class Holder:
         with self.server.client() as client:
             return client.post("/identity/token", data={"grant_type": GRANT, "apikey": self.key})
 
+    def metric(self, name: str) -> float:
+        with self.server.client() as client:
+            families = text_string_to_metric_families(client.get("/metrics").text)
+            (value,) = (
+                sample.value for family in families for sample in family.samples if sample.name == name
+            )
+        return float(value)
+
     def readiness(self) -> tuple[int, dict[str, str]]:
         with self.server.client() as client:
             answer = client.get("/readyz")
@@ -185,8 +194,11 @@ def test_out_of_touch_a_server_goes_on_for_its_grace_and_then_fails_closed(holde
         assert refused.headers["Retry-After"]
         assert holder.key not in refused.text
         eventually(lambda: holder.readiness()[0] == 503, "readyz says so")
-        assert holder.readiness()[1]["records"] == "store_busy"
+        parts = holder.readiness()[1]
+        assert (parts["records"], parts["tokens"]) == ("store_busy", "out_of_touch")
+        assert holder.metric("taskcred_in_touch") == 0
     eventually(lambda: holder.readiness()[0] == 200, "it is ready again", within=60)
+    assert holder.metric("taskcred_in_touch") == 1
     eventually(lambda: holder.ask().status_code == 200, "tokens are given out again", within=60)
     # The run went on: neither it nor its key was lost.
     assert holder.me.request("GET", f"/v1/runs/{holder.run_id}").json()["state"] == "running"

@@ -16,6 +16,7 @@ from taskcred.domain.keytext import new_key
 from taskcred.domain.secret import Secret
 from taskcred.domain.tasks import Task, TaskKind
 from taskcred.http.app import create_app
+from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
 from taskcred.store import workers
 from taskcred.testing import FrozenClock, InMemoryIdentityProvider, make_context
@@ -38,6 +39,7 @@ class Site:
 
     ctx: Context
     app: Flask
+    broker: TokenBroker  # not started: it stays in touch only where a test says so
     provider: InMemoryIdentityProvider
     clock: FrozenClock
     account_id: str
@@ -116,7 +118,8 @@ def make_site(directory: Path) -> Site:
     secret = Secret(new_key("tcw_").reveal())
     with ctx.store.write() as connection:
         worker_id = workers.add(connection, "one", secret, ctx.clock.now())
-    app = create_app(ctx, secret_key=new_key("tck_"), cookie_secure=True)
+    broker = TokenBroker(ctx)
+    app = create_app(ctx, broker, secret_key=new_key("tck_"), cookie_secure=True)
     app.test_client_class = Browser
     app.add_url_rule("/token-of-a-page", "token_of_a_page", generate_csrf)
-    return Site(ctx, app, provider, clock, account_id, iam_id, f"{worker_id}:{secret.reveal()}")
+    return Site(ctx, app, broker, provider, clock, account_id, iam_id, f"{worker_id}:{secret.reveal()}")

@@ -31,6 +31,7 @@ from taskcred.http.authentication import enter
 from taskcred.http.metrics import Metrics
 from taskcred.http.operations import PERMISSIONS, SECURITY_SCHEMES
 from taskcred.http.reading import StrictRequest, refuse_invalid, refuse_oversized
+from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
 
 log = structlog.get_logger("http")
@@ -42,6 +43,7 @@ _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
 def create_app(
     ctx: Context,
+    broker: TokenBroker,
     *,
     secret_key: Secret,
     cookie_secure: bool,
@@ -49,6 +51,7 @@ def create_app(
 ) -> OpenAPI:
     """The REST API and the sign-in as one Flask app, to which pages are added as blueprints.
 
+    `broker` is this process's, of which health and metrics tell; tokens are handed out in front of this app.
     `secret_key` signs cookies and is the same in every process. `cookie_secure` where users reach us by
     https. `provider_origin` is where sign-in pages are, if not here.
     """
@@ -64,8 +67,8 @@ def create_app(
     )
     app.request_class = StrictRequest
     app.extensions["taskcred"] = ctx
-    app.extensions["taskcred.health"] = health.Health(ctx)
-    app.extensions["taskcred.metrics"] = Metrics(ctx)
+    app.extensions["taskcred.health"] = health.Health(ctx, broker)
+    app.extensions["taskcred.metrics"] = Metrics(ctx, broker)
     app.config.update(
         # Flask signs its cookie with it.
         SECRET_KEY=secret_key.reveal(),

@@ -2,7 +2,8 @@
 
 `/healthz` says that the process answers. `/readyz` looks at each part. A vault or identity provider that
 is away makes the server degraded, not unready: running jobs go on with cached tokens (never-interrupted),
-and taking every web process out of a load balancer would cut them off.
+and taking every web process out of a load balancer would cut them off. A process that no longer hears what is
+taken away is unready: it soon gives out no tokens (at-once), and where others still hear, they answer better.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ from typing import Final
 from flask import Blueprint, Response, current_app, jsonify
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from taskcred.errors import TaskcredError
+from taskcred.errors import OutOfTouchError, TaskcredError
 from taskcred.http.metrics import Metrics
 from taskcred.ports import Clock
+from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
 
 blueprint: Final = Blueprint("health", __name__)
@@ -27,10 +29,11 @@ _KEEP: Final = 2.0  # seconds: asking us often must not mean asking the vault of
 class Health:
     """The parts' states, asked for at most every two seconds."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, broker: TokenBroker) -> None:
         self._clock: Final[Clock] = ctx.clock
         self._parts: Final[dict[str, Callable[[], None]]] = {
             "records": lambda: _read(ctx),
+            "tokens": lambda: _verify_in_touch(broker),
             "vault": ctx.vault.check,
             "identity_provider": ctx.provider.check,
         }
@@ -49,6 +52,11 @@ class Health:
 def _read(ctx: Context) -> None:
     with ctx.store.read() as connection:
         connection.exec_driver_sql("SELECT 1")
+
+
+def _verify_in_touch(broker: TokenBroker) -> None:
+    if not broker.is_in_touch:
+        raise OutOfTouchError("This process has not heard lately what was taken away.")
 
 
 def _state(check: Callable[[], None]) -> str:
@@ -70,7 +78,7 @@ def readyz() -> Response:
     """Whether requests can be answered, and what is away."""
     health: Health = current_app.extensions["taskcred.health"]
     states = health.states()
-    ready = states["records"] == "ok"
+    ready = states["records"] == states["tokens"] == "ok"
     word = "ready" if set(states.values()) == {"ok"} else "degraded" if ready else "not_ready"
     response = jsonify({"status": word, "parts": states})
     response.status_code = 200 if ready else 503

@@ -1,5 +1,5 @@
 """What /metrics shows. Gauges are read from the records, so every process tells the same; counters count
-what this process did and carry its id, so that Prometheus can add the processes up."""
+what this process did, and what it holds in memory, and carry its id, so that Prometheus can add the processes up."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from taskcred.domain.credentials import CredentialState
 from taskcred.domain.runs import PromptState, RunState
 from taskcred.errors import UnavailableError
+from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
 from taskcred.store import figures, intents
 
@@ -21,9 +22,10 @@ from taskcred.store import figures, intents
 class Metrics:
     """The registry of one app."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, broker: TokenBroker) -> None:
         self.registry: Final = CollectorRegistry()
         self.registry.register(_Records(ctx))
+        self.registry.register(_Process(broker))
         self._requests: Final = Counter(
             "taskcred_http_requests",
             "Requests answered by this process, by route.",
@@ -82,6 +84,30 @@ class _Records(Collector):
             ),
         ):
             yield GaugeMetricFamily(name, words, value)
+
+
+class _Process(Collector):
+    """What this process knows of tokens. Apart from the records, since it matters most without them."""
+
+    def __init__(self, broker: TokenBroker) -> None:
+        self._broker = broker
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        for name, words, value in (
+            (
+                "taskcred_in_touch",
+                "1 where this process has heard lately what was taken away.",
+                self._broker.is_in_touch,
+            ),
+            (
+                "taskcred_known_stand_in_keys",
+                "Stand-in keys this process answers from memory.",
+                self._broker.known,
+            ),
+        ):
+            family = GaugeMetricFamily(name, words, labels=("process",))
+            family.add_metric((str(os.getpid()),), value)
+            yield family
 
 
 def _states(name: str, words: str, states: list[str], found: dict[str, int]) -> GaugeMetricFamily:

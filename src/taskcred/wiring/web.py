@@ -59,6 +59,7 @@ def build_web(settings: Settings) -> Web:
     broker = TokenBroker(ctx)
     app = create_app(
         ctx,
+        broker,
         secret_key=ctx.vault.open(COOKIE_KEY),
         cookie_secure=settings.server.public_url.startswith("https:"),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
 
 import pytest
@@ -21,7 +22,8 @@ def test_a_process_that_answers_is_alive(site: Site) -> None:
 def test_every_part_is_named(site: Site) -> None:
     answer = site.client().get("/readyz")
     assert (answer.status_code, answer.get_json()["status"]) == (200, "ready")
-    assert answer.get_json()["parts"] == {"records": "ok", "vault": "ok", "identity_provider": "ok"}
+    parts = {"records": "ok", "tokens": "ok", "vault": "ok", "identity_provider": "ok"}
+    assert answer.get_json()["parts"] == parts
 
 
 @pytest.mark.promise("never-interrupted")
@@ -47,6 +49,28 @@ def test_without_the_records_nothing_is_ready(site: Site) -> None:
     assert (answer.status_code, answer.get_json()["status"]) == (503, "not_ready")
     assert answer.get_json()["parts"]["records"] == "store_busy"
     assert "taskcred_records_up 0.0" in site.client().get("/metrics").text
+
+
+@pytest.mark.promise("at-once")
+def test_a_process_that_is_out_of_touch_says_so(site: Site) -> None:
+    in_touch = f'taskcred_in_touch{{process="{os.getpid()}"}}'
+    assert f"{in_touch} 1.0" in site.client().get("/metrics").text
+    site.clock.advance(timedelta(seconds=3.1))  # and nothing was read meanwhile
+    answer = site.client().get("/readyz")
+    assert (answer.status_code, answer.get_json()["status"]) == (503, "not_ready")
+    assert answer.get_json()["parts"]["tokens"] == "out_of_touch"
+    assert answer.get_json()["parts"]["records"] == "ok"
+    assert f"{in_touch} 0.0" in site.client().get("/metrics").text
+
+
+@pytest.mark.promise("at-once")
+def test_out_of_touch_is_told_without_the_records(site: Site) -> None:
+    site.ctx.store.engine = sa.create_engine("sqlite:////nowhere/records.db")
+    site.clock.advance(timedelta(seconds=3.1))
+    assert site.client().get("/readyz").get_json()["parts"]["tokens"] == "out_of_touch"
+    text = site.client().get("/metrics").text
+    assert f'taskcred_in_touch{{process="{os.getpid()}"}} 0.0' in text
+    assert f'taskcred_known_stand_in_keys{{process="{os.getpid()}"}} 0.0' in text
 
 
 def test_metrics_tell_states_and_requests(site: Site) -> None:
@@ -88,7 +112,11 @@ def test_every_answer_is_closed_to_other_sites_and_caches(site: Site) -> None:
 
 def test_forms_may_lead_to_the_providers_sign_in(site: Site) -> None:
     app = create_app(
-        site.ctx, secret_key=new_key("tck_"), cookie_secure=True, provider_origin="https://iam.example.test"
+        site.ctx,
+        site.broker,
+        secret_key=new_key("tck_"),
+        cookie_secure=True,
+        provider_origin="https://iam.example.test",
     )
     policy = app.test_client().get("/healthz").headers["Content-Security-Policy"]
     assert "form-action 'self' https://iam.example.test;" in policy

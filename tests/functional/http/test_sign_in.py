@@ -50,7 +50,7 @@ def test_the_session_cookie_is_for_this_host_and_https_only(site: Site) -> None:
 
 
 def test_over_plain_http_the_cookie_has_no_prefix_it_could_not_keep(site: Site) -> None:
-    app = create_app(site.ctx, secret_key=new_key("tck_"), cookie_secure=False)
+    app = create_app(site.ctx, site.broker, secret_key=new_key("tck_"), cookie_secure=False)
     set_cookie = app.test_client().get("/sign-in", base_url=BASE).headers["Set-Cookie"]
     assert set_cookie.startswith("taskcred=")
     assert "Secure" not in set_cookie
