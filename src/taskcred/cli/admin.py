@@ -160,7 +160,11 @@ def create_worker(
     if as_json:
         output.data({"id": worker_id, "name": name, "file": target})
         return
-    output.line(f"The worker {name!r} proves itself with {target}. Move it to its machine, mode 0600.")
+    output.line(f"Wrote the credential of the worker {name!r} to {target}.")
+    output.note(
+        "A worker finds it as worker.credential in its data directory. If that is on another machine, move the "
+        "file there, with mode 0600, and keep no copy."
+    )
 
 
 @worker_app.command("end")

@@ -263,10 +263,9 @@ def _impact_words(broken: Mapping[str, Any]) -> str:
     for what, items in (("schedule", broken["schedules"]), ("running job", broken["live_runs"])):
         lines += [f"  {what} {item['name']!r}, {output.when(item['at'])}" for item in items]
     if broken["waiting_runs"]:
-        lines.append(f"  {broken['waiting_runs']} waiting runs")
-    if broken["live_tokens_until"]:
-        lines.append(f"  access tokens in use until {output.when(broken['live_tokens_until'])}")
+        lines.append(f"  waiting runs: {broken['waiting_runs']}")
+    lines = ["Deleting it would break:", *lines] if lines else ["Nothing would break."]
+    if broken["live_tokens_until"]:  # deleting the key does not end them, so they break nothing
+        lines.append(f"The last access token handed out ends {output.when(broken['live_tokens_until'])}.")
     used = output.when(broken["last_used_at"], never="never used")
-    if not lines:
-        return f"Nothing would break. Last used: {used}."
-    return "\n".join(["Deleting it would break:", *lines, f"Last used: {used}."])
+    return "\n".join([*lines, f"Last used: {used}."])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -160,7 +161,17 @@ def preview(cron: _Cron, timezone: _Zone = "UTC", as_json: Json = False) -> None
         output.data({"next_times": found})
         return
     for at in found:
-        output.line(output.when(at))
+        output.line(_time(at, timezone))
+
+
+def _time(text: str | None, timezone: str) -> str:
+    """An instant of a JSON answer as the schedule's zone shows it, and in UTC."""
+    from taskcred.services import cron as times
+
+    moment = output.instant(text)
+    if moment is None or timezone == "UTC" or not times.is_zone(timezone):
+        return output.when(text, never="Never")  # the server may know zones that are not known here
+    return f"{moment.astimezone(ZoneInfo(timezone)):%Y-%m-%d %H:%M %Z} = {output.when(text)}"
 
 
 def _act(schedule: str, verb: str, url: str | None, *, as_json: bool) -> None:
@@ -184,8 +195,8 @@ def _say(schedule: dict[str, Any], *, as_json: bool) -> None:
             ("Times", f"{schedule['cron']} ({schedule['timezone']})"),
             ("If missed", schedule["misfire"].replace("_", " ")),
             ("State", "paused" if schedule["paused"] else "on"),
-            ("Last", output.when(schedule["last_at"], never="Never")),
+            ("Last", _time(schedule["last_at"], schedule["timezone"])),
         ]
     )
     for time in schedule["next_times"]:
-        output.line(f"  next  {output.when(time)}")
+        output.line(f"  next  {_time(time, schedule['timezone'])}")

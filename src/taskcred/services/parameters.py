@@ -121,7 +121,7 @@ def _invalid(message: str, errors: list[dict[str, str]]) -> InvalidRequestError:
     first = errors[0]
     return InvalidRequestError(
         f"{message}: {first['field']} {first['message']}.",
-        hint="`GET /v1/tasks` shows each task's parameters as a JSON schema.",
+        hint="`taskcred task list --json`, or `GET /v1/tasks`, shows each task's parameters as a JSON schema.",
         code="invalid_parameters",
         field=first["field"],
         errors=errors,

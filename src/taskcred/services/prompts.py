@@ -176,7 +176,10 @@ def _payload(prompt_id: str, why: str) -> dict[str, Any]:
 def _own(connection: sa.Connection, principal: Principal, prompt_id: str) -> PromptView:
     found = store.of_owner(connection, principal.account_id, principal.iam_id, prompt_id=prompt_id)
     if not found:
-        raise NotFoundError("There is no such prompt.", hint="`GET /v1/prompts` lists your prompts.")
+        raise NotFoundError(
+            "There is no such prompt.",
+            hint="`taskcred prompt list`, or `GET /v1/prompts`, lists your prompts.",
+        )
     return found[0]
 
 

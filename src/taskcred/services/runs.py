@@ -53,7 +53,7 @@ def find_task(ctx: Context, name: str) -> Task:
     if task is None:
         raise InvalidRequestError(
             "There is no such task in the catalogue.",
-            hint="`GET /v1/tasks` lists the tasks there are.",
+            hint="`taskcred task list`, or `GET /v1/tasks`, lists the tasks there are.",
             code="unknown_task",
             field="task",
         )
@@ -206,7 +206,9 @@ def output(
     if found is not None:
         return found
     if attempt is not None:
-        raise NotFoundError("The run has no such attempt.", hint="`GET /v1/runs/{id}` counts them.")
+        raise NotFoundError(
+            "The run has no such attempt.", hint="`taskcred run show`, or `GET /v1/runs/{id}`, counts them."
+        )
     return OutputView("", 0, truncated=False, finished=run.state in FINAL_STATES)
 
 
@@ -253,5 +255,7 @@ def find_own(connection: sa.Connection, principal: Principal, run_id: str) -> Ru
     """One of the caller's runs. Raises NotFoundError, for another's as for none."""
     found = store.of_owner(connection, principal.account_id, principal.iam_id, run_id=run_id)
     if not found:
-        raise NotFoundError("There is no such run.", hint="`GET /v1/runs` lists your runs.")
+        raise NotFoundError(
+            "There is no such run.", hint="`taskcred run list`, or `GET /v1/runs`, lists your runs."
+        )
     return found[0]

@@ -190,7 +190,10 @@ def preview(cron: str, timezone: str, now: datetime, count: int = 5) -> tuple[da
 def _own(connection: sa.Connection, principal: Principal, schedule_id: str) -> sa.Row[Any]:
     row = store.find_own(connection, schedule_id, principal.account_id, principal.iam_id)
     if row is None:
-        raise NotFoundError("There is no such schedule.", hint="`GET /v1/schedules` lists your schedules.")
+        raise NotFoundError(
+            "There is no such schedule.",
+            hint="`taskcred schedule list`, or `GET /v1/schedules`, lists your schedules.",
+        )
     return row
 
 

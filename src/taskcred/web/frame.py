@@ -120,7 +120,7 @@ def _error_page(error: TaskcredError) -> ResponseReturnValue:
     if status >= 500 and error.retry == "never":
         log.error("failed", code=error.error_code, exc_info=error)
         return _bug_page()
-    # The service's hint for this names an API route.
+    # The service's hint for this names a command and an API route.
     hint = "It may be gone, or be in another account of yours." if status == 404 else error.hint
     return problem_page(status, error.message, hint, action=_action(error.action_url))
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -187,6 +188,8 @@ def test_the_life_of_a_key(signed_in: Shell, person: Person) -> None:
     for key in phased_out:
         assert cli("key", "end", key["id"]).code == 0
     assert ok(cli("key", "impact", "--json"))["schedules"] == []
+    impact = cli("key", "impact").out
+    assert impact.startswith("Nothing would break.\nThe last access token handed out ends ")
     assert cli("key", "delete", stdin="Something else\n").code == 5
     assert cli("key", "delete", stdin="Renamed\n").code == 0
     assert cli("key", "delete", "--yes").code == 3
@@ -269,6 +272,9 @@ def test_the_life_of_a_schedule(signed_in: Shell) -> None:
         )
     )  # fmt: skip
     assert len(made["next_times"]) == 5
+    shown = cli("schedule", "show", made["id"]).out
+    assert 'Parameters  {"name": "Ada"}' in shown
+    assert re.search(r"next  \S+ 02:30 CES?T = \S+ 0[01]:30 UTC \(in ", shown)
     changed = ok(cli("schedule", "edit", made["id"], "--cron", "0 3 * * *", "-p", "name=Grace", "--json"))
     assert (changed["cron"], changed["parameters"]) == ("0 3 * * *", {"name": "Grace"})
     assert ok(cli("schedule", "pause", made["id"], "--json"))["paused"] is True
@@ -283,6 +289,9 @@ def test_the_life_of_a_schedule(signed_in: Shell) -> None:
 def test_a_preview_needs_no_server(cli: Shell) -> None:
     assert len(ok(cli("schedule", "preview", "--cron", "30 2 * * *", "--json"))["next_times"]) == 5
     assert cli("schedule", "preview", "--cron", "61 * * * *").code == 2
+    assert re.search(r"^\S+ 02:30 UTC \(in ", cli("schedule", "preview", "--cron", "30 2 * * *").out)
+    abroad = cli("schedule", "preview", "--cron", "30 2 * * *", "--timezone", "Asia/Tokyo").out
+    assert re.search(r"^\S+ 02:30 JST = \S+ 17:30 UTC \(in ", abroad)
 
 
 def test_wrong_parameters_name_the_parameter(signed_in: Shell) -> None:
@@ -290,6 +299,17 @@ def test_wrong_parameters_name_the_parameter(signed_in: Shell) -> None:
     assert done.code == 2
     assert done.problem["error"]["code"] == "invalid_parameters"
     assert signed_in("run", "start", "nothing", "-p", "a=1").code == 3
+
+
+def test_hints_name_the_command_that_helps(signed_in: Shell) -> None:
+    unknown = str(uuid.uuid4())
+    for command, cure in (
+        (("run", "show", unknown), "taskcred run list"),
+        (("schedule", "show", unknown), "taskcred schedule list"),
+        (("prompt", "answer", unknown, "--generate"), "taskcred prompt list"),
+        (("run", "start", "nothing"), "taskcred task list"),
+    ):
+        assert cure in signed_in(*command).err
 
 
 def test_the_catalogue_is_listed(signed_in: Shell) -> None:
@@ -310,7 +330,9 @@ def test_an_operator_locks_and_unlocks_while_the_server_runs(signed_in: Shell, s
 def test_a_worker_gets_a_private_credential_once(cli: Shell, server: Server, tmp_path: Path) -> None:
     file = tmp_path / "far.credential"
     at = ("--data-dir", server.data_dir)
-    assert cli("admin", "worker", "create", "far", "--file", file, *at).code == 0
+    made = cli("admin", "worker", "create", "far", "--file", file, *at)
+    assert made.code == 0
+    assert "worker.credential in its data directory" in made.err
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert cli("admin", "worker", "create", "far", "--file", tmp_path / "other", *at).code == 5
     assert cli("admin", "worker", "create", "near", *at).code == 5  # the embedded worker's own file is there
