@@ -9,7 +9,7 @@ from alembic.migration import MigrationContext
 
 from taskcred.store import migrate
 from taskcred.store.engine import sqlite_engine
-from taskcred.store.tables import metadata
+from taskcred.store.service_tables import services
 
 
 def test_replayed_migrations_equal_the_tables(tmp_path: Path) -> None:
@@ -17,6 +17,6 @@ def test_replayed_migrations_equal_the_tables(tmp_path: Path) -> None:
     migrate.upgrade(engine)
     migrate.upgrade(engine)  # a second time changes nothing
     with engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+        differences = compare_metadata(MigrationContext.configure(connection), services.metadata)
     engine.dispose()
     assert differences == []

@@ -18,6 +18,7 @@ class Authentication(StrEnum):
     PROGRAMMATIC = "programmatic"  # an access token made from an API key: a script, an IBM SDK
     RUN_TOKEN = "run_token"  # an access token that was handed to a run  # noqa: S105 - a word, not a secret
     WORKER = "worker"  # the worker credential, HTTP Basic
+    SERVICE = "service"  # a service's client id and secret, HTTP Basic, or its workload's own token
 
 
 class Permission(StrEnum):
@@ -34,17 +35,25 @@ class Permission(StrEnum):
     RUN_START = "run:start"
     RUN_CANCEL = "run:cancel"
     RUN_ATTEMPT = "run:attempt"
+    RUN_REPORT = "run:report"
     SCHEDULE_READ = "schedule:read"
     SCHEDULE_WRITE = "schedule:write"
     PROMPT_READ = "prompt:read"
     PROMPT_ANSWER = "prompt:answer"
     TOKEN_READ = "token:read"  # noqa: S105 - a word, not a secret
     TOKEN_END = "token:end"  # noqa: S105 - a word, not a secret
+    GRANT_READ = "grant:read"
+    GRANT_GIVE = "grant:give"
+    GRANT_END = "grant:end"
+    SERVICE_READ = "service:read"
+    SERVICE_MANAGE = "service:manage"
+    EVENT_READ = "event:read"
     AUDIT_READ_OWN = "audit:read_own"
 
 
 _INTERACTIVE: Final = frozenset({Authentication.SESSION, Authentication.INTERACTIVE})
 _OWNER: Final = _INTERACTIVE | {Authentication.PROGRAMMATIC}
+_OR_SERVICE: Final = _INTERACTIVE | {Authentication.SERVICE}  # which sees and touches its own only
 
 ALLOWED: Final[dict[Permission, frozenset[Authentication]]] = {
     Permission.CREDENTIAL_READ: _OWNER,
@@ -53,17 +62,27 @@ ALLOWED: Final[dict[Permission, frozenset[Authentication]]] = {
     Permission.CREDENTIAL_UPDATE: _INTERACTIVE,
     Permission.CREDENTIAL_ROTATE: _INTERACTIVE,
     Permission.CREDENTIAL_DELETE: _OWNER,
-    Permission.TASK_READ: _INTERACTIVE,
-    Permission.RUN_READ: _INTERACTIVE,
-    Permission.RUN_START: _INTERACTIVE,
-    Permission.RUN_CANCEL: _INTERACTIVE,
-    Permission.RUN_ATTEMPT: frozenset({Authentication.WORKER}),
+    Permission.TASK_READ: _OR_SERVICE,
+    Permission.RUN_READ: _OR_SERVICE,
+    Permission.RUN_START: _OR_SERVICE,
+    Permission.RUN_CANCEL: _OR_SERVICE,
+    # Whoever executes the run: a worker; the service itself; the owner on their own machine (`taskcred exec`).
+    Permission.RUN_ATTEMPT: frozenset(
+        {Authentication.WORKER, Authentication.SERVICE, Authentication.INTERACTIVE}
+    ),
+    Permission.RUN_REPORT: frozenset({Authentication.SERVICE, Authentication.INTERACTIVE}),
     Permission.SCHEDULE_READ: _INTERACTIVE,
     Permission.SCHEDULE_WRITE: _INTERACTIVE,
     Permission.PROMPT_READ: _INTERACTIVE,
     Permission.PROMPT_ANSWER: _INTERACTIVE,
     Permission.TOKEN_READ: _INTERACTIVE,
     Permission.TOKEN_END: _INTERACTIVE,
+    Permission.GRANT_READ: _OR_SERVICE,
+    Permission.GRANT_GIVE: _INTERACTIVE,
+    Permission.GRANT_END: _INTERACTIVE,
+    Permission.SERVICE_READ: _INTERACTIVE,
+    Permission.SERVICE_MANAGE: _INTERACTIVE,
+    Permission.EVENT_READ: frozenset({Authentication.SERVICE}),
     Permission.AUDIT_READ_OWN: _INTERACTIVE,
 }
 
@@ -75,6 +94,9 @@ FRESH: Final = frozenset(
         Permission.CREDENTIAL_ROTATE,
         Permission.CREDENTIAL_DELETE,
         Permission.PROMPT_ANSWER,
+        Permission.GRANT_GIVE,
+        Permission.GRANT_END,
+        Permission.SERVICE_MANAGE,
     }
 )
 FRESH_FOR: Final = timedelta(minutes=15)
@@ -84,7 +106,8 @@ FRESH_FOR: Final = timedelta(minutes=15)
 class Principal:
     """An authenticated caller. `token` is its own access token where it presented or holds one.
 
-    `auth_time` is when a person last proved who they are; None for programmatic callers and workers.
+    `auth_time` is when a person last proved who they are; None for programmatic callers, workers and
+    services. `acting_iam_id` is the person where `iam_id` is a service id they act for, else empty.
     """
 
     iam_id: str
@@ -96,6 +119,7 @@ class Principal:
     token: Secret | None = None
     request_id: str = ""
     address: str = ""
+    acting_iam_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,14 @@ class AttemptOutcome(StrEnum):
     LOST = "lost"  # its worker died; the job was ended with it
 
 
+class Executor(StrEnum):
+    """Who carries a run out."""
+
+    WORKER = "worker"  # ours, by way of the engine's queue
+    SERVICE = "service"  # the service that started it, in an engine of its own
+    OWNER = "owner"  # its owner, on their own machine: `taskcred exec`
+
+
 class PromptState(StrEnum):
     """An open request to an owner. Withdrawn: nothing waits for it any more."""
 
@@ -125,6 +133,11 @@ class RunView:
     started_at: datetime | None
     ended_at: datetime | None
     revision: int
+    executor: Executor
+    service_id: str | None  # the service that started it
+    grant_id: str | None  # the grant it was started under
+    acting_iam_id: str  # the person who acted, where the owner is a service id; else empty
+    reference: str  # what the service calls it
 
 
 @dataclass(frozen=True, slots=True)

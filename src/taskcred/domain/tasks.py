@@ -17,6 +17,7 @@ class TaskKind(StrEnum):
     COMMAND = "command"
     PYTHON = "python"
     HTTP = "http"
+    EXTERNAL = "external"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class Task:
     command  argv, with `{name}` replaced by the parameter of that name, whole arguments only, never a shell
     python   entry_point "package.module:function", called with the parameters as keyword arguments
     http     method and url; the parameters are the JSON body; sent with the owner's access token
+    external the service that started the run carries it out, or the owner on their own machine
     """
 
     name: str

@@ -13,6 +13,7 @@ _ACTOR_KINDS: dict[Authentication, audit.ActorKind] = {
     Authentication.PROGRAMMATIC: "program",
     Authentication.RUN_TOKEN: "run",
     Authentication.WORKER: "worker",
+    Authentication.SERVICE: "service",
 }
 
 

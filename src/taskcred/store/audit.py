@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from taskcred.store import tables as t
 
 Outcome = Literal["success", "refused", "given_up"]
-ActorKind = Literal["person", "program", "run", "worker", "keeper", "operator", "anonymous"]
+ActorKind = Literal["person", "program", "run", "worker", "service", "keeper", "operator", "anonymous"]
 
 
 @dataclass(frozen=True, slots=True)

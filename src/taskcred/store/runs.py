@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from taskcred.domain.runs import PromptState, RunState, RunView
+from taskcred.domain.runs import Executor, PromptState, RunState, RunView
 from taskcred.store import tables as t
 from taskcred.store.paging import is_older
 
@@ -35,6 +35,11 @@ def insert(
     reason: str = "",
     schedule_id: str | None = None,
     scheduled_for: datetime | None = None,
+    executor: Executor = Executor.WORKER,
+    service_id: str | None = None,
+    grant_id: str | None = None,
+    acting_iam_id: str = "",
+    reference: str = "",
 ) -> None:
     """A new run: queued with its first dispatch, parked, or ended at once with a reason."""
     queued = state is RunState.QUEUED
@@ -51,6 +56,11 @@ def insert(
             "schedule_id": schedule_id,
             "scheduled_for": scheduled_for,
             "started_by": started_by,
+            "executor": executor,
+            "service_id": service_id,
+            "grant_id": grant_id,
+            "acting_iam_id": acting_iam_id,
+            "reference": reference,
             "dispatch_no": 1 if queued else 0,
             "created_at": now,
             "queued_at": now if queued else None,
@@ -177,6 +187,11 @@ def view(row: sa.Row[Any]) -> RunView:
         started_at=row.started_at,
         ended_at=row.ended_at,
         revision=row.revision,
+        executor=Executor(row.executor),
+        service_id=row.service_id,
+        grant_id=row.grant_id,
+        acting_iam_id=row.acting_iam_id,
+        reference=row.reference,
     )
 
 

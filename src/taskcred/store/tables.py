@@ -1,4 +1,4 @@
-"""The records' tables: one place that says what we keep. Migrations replay to exactly this.
+"""The records' tables; service_tables.py has those of services and grants. Migrations replay to exactly this.
 
 Ids are UUID texts made by us. JSON columns hold small documents we never query into. No column holds
 key material or a token in the clear: `sealed` columns are ciphertext under the token keyset.
@@ -23,11 +23,13 @@ metadata = sa.MetaData(
 )
 
 
-def _id() -> sa.Column[str]:
+def id_column() -> sa.Column[str]:
+    """A UUID text of ours."""
     return sa.Column("id", sa.String(36), primary_key=True)
 
 
-def _owner() -> tuple[sa.Column[str], sa.Column[str]]:
+def owner_columns() -> tuple[sa.Column[str], sa.Column[str]]:
+    """Whose it is."""
     return (
         sa.Column("account_id", sa.String(64), nullable=False),
         sa.Column("iam_id", sa.String(128), nullable=False),
@@ -37,8 +39,8 @@ def _owner() -> tuple[sa.Column[str], sa.Column[str]]:
 task_credentials = sa.Table(
     "task_credentials",
     metadata,
-    _id(),
-    *_owner(),
+    id_column(),
+    *owner_columns(),
     sa.Column("name", sa.String(256), nullable=False),
     sa.Column("description", sa.String(1024), nullable=False, server_default=""),
     sa.Column("scope", sa.JSON, nullable=False),
@@ -63,7 +65,7 @@ sa.Index(
 keys = sa.Table(
     "keys",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("credential_id", sa.ForeignKey("task_credentials.id"), nullable=False, index=True),
     sa.Column("name", sa.String(256), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),
@@ -100,10 +102,10 @@ sa.Index(
 intents = sa.Table(
     "intents",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("kind", sa.String(32), nullable=False),  # create | rotate | delete | end_key
     sa.Column("credential_id", sa.ForeignKey("task_credentials.id"), index=True),
-    *_owner(),
+    *owner_columns(),
     sa.Column("stage", sa.String(32), nullable=False),
     sa.Column("state", sa.String(16), nullable=False),  # open | done | given_up | rolled_back
     sa.Column("data", sa.JSON, nullable=False),  # references only
@@ -154,8 +156,8 @@ run_tokens = sa.Table(
 runs = sa.Table(
     "runs",
     metadata,
-    _id(),
-    *_owner(),
+    id_column(),
+    *owner_columns(),
     sa.Column("task", sa.String(64), nullable=False),
     sa.Column("parameters", sa.JSON, nullable=False),
     sa.Column("state", sa.String(32), nullable=False),
@@ -163,6 +165,11 @@ runs = sa.Table(
     sa.Column("schedule_id", sa.String(36)),
     sa.Column("scheduled_for", Instant),
     sa.Column("started_by", sa.String(128), nullable=False),
+    sa.Column("executor", sa.String(16), nullable=False, server_default="worker"),
+    sa.Column("service_id", sa.String(36)),
+    sa.Column("grant_id", sa.String(36)),
+    sa.Column("acting_iam_id", sa.String(128), nullable=False, server_default=""),
+    sa.Column("reference", sa.String(256), nullable=False, server_default=""),
     sa.Column("dispatch_no", sa.Integer, nullable=False, server_default="0"),  # grows at each enqueue
     sa.Column("attempts_made", sa.Integer, nullable=False, server_default="0"),
     sa.Column("lost_attempts", sa.Integer, nullable=False, server_default="0"),
@@ -182,11 +189,13 @@ runs = sa.Table(
 sa.Index("ix_runs_owner", runs.c.account_id, runs.c.iam_id, runs.c.created_at, runs.c.id)
 sa.Index("ix_runs_state", runs.c.state, runs.c.account_id, runs.c.iam_id)
 sa.Index("ix_runs_ended", runs.c.ended_at)
+sa.Index("ix_runs_service", runs.c.service_id, runs.c.created_at, runs.c.id)
+sa.Index("ix_runs_grant", runs.c.grant_id)
 
 attempts = sa.Table(
     "attempts",
     metadata,
-    _id(),
+    id_column(),
     sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False),
     sa.Column("number", sa.Integer, nullable=False),
     sa.Column("credential_id", sa.String(36), nullable=False),
@@ -196,6 +205,7 @@ attempts = sa.Table(
     sa.Column("outcome", sa.String(16)),  # null: live
     sa.Column("reason", sa.String(512), nullable=False, server_default=""),
     sa.Column("exit_code", sa.Integer),
+    sa.Column("addresses", sa.JSON),  # networks the stand-in key works from; null: from anywhere
     sa.Column("launcher", sa.JSON),  # {"pid", "started"}: the process to see gone before a retry
     sa.Column("output_bytes", sa.Integer, nullable=False, server_default="0"),
     sa.Column("output_truncated", sa.Boolean, nullable=False, server_default=sa.false()),
@@ -233,8 +243,8 @@ run_output = sa.Table(
 schedules = sa.Table(
     "schedules",
     metadata,
-    _id(),
-    *_owner(),
+    id_column(),
+    *owner_columns(),
     sa.Column("name", sa.String(256), nullable=False),
     sa.Column("task", sa.String(64), nullable=False),
     sa.Column("parameters", sa.JSON, nullable=False),
@@ -261,8 +271,8 @@ sa.Index(
 prompts = sa.Table(
     "prompts",
     metadata,
-    _id(),
-    *_owner(),
+    id_column(),
+    *owner_columns(),
     sa.Column("state", sa.String(16), nullable=False),
     sa.Column("why", sa.String(64), nullable=False),  # missing | locked | unusable
     sa.Column("opened_at", Instant, nullable=False),
@@ -281,8 +291,8 @@ sa.Index("ix_prompts_notify", prompts.c.notify_at)
 notices = sa.Table(
     "notices",  # the outbox: committed with what it tells of, delivered by the keeper
     metadata,
-    _id(),
-    *_owner(),
+    id_column(),
+    *owner_columns(),
     sa.Column("kind", sa.String(64), nullable=False),
     sa.Column("channel", sa.String(16), nullable=False),  # page | mail | webhook
     sa.Column("payload", sa.JSON, nullable=False),
@@ -309,9 +319,10 @@ sessions = sa.Table(
     "sessions",
     metadata,
     sa.Column("digest", sa.LargeBinary(32), primary_key=True),  # of a random id only the browser holds
-    *_owner(),
+    *owner_columns(),
     sa.Column("name", sa.String(256), nullable=False, server_default=""),
     sa.Column("email", sa.String(320), nullable=False, server_default=""),
+    sa.Column("acting_iam_id", sa.String(128), nullable=False, server_default=""),
     sa.Column("auth_time", Instant, nullable=False),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("last_seen_at", Instant, nullable=False),
@@ -324,7 +335,7 @@ sa.Index("ix_sessions_last_seen", sessions.c.last_seen_at)
 idempotency = sa.Table(
     "idempotency",  # answers by Idempotency-Key, so that a replay is recognised
     metadata,
-    *_owner(),
+    *owner_columns(),
     sa.Column("route", sa.String(64), nullable=False),
     sa.Column("key", sa.String(255), nullable=False),
     sa.Column("request_digest", sa.LargeBinary(32), nullable=False),
@@ -337,7 +348,7 @@ idempotency = sa.Table(
 workers = sa.Table(
     "workers",  # worker credentials
     metadata,
-    _id(),
+    id_column(),
     sa.Column("name", sa.String(64), nullable=False, unique=True),
     sa.Column("secret_digest", sa.LargeBinary(32), nullable=False),
     sa.Column("created_at", Instant, nullable=False),
@@ -353,7 +364,7 @@ audit_events = sa.Table(
     sa.Column("outcome", sa.String(16), nullable=False),  # success | refused | given_up
     sa.Column("actor", sa.String(128), nullable=False),  # an iam_id, "worker:<name>", "keeper", "operator"
     sa.Column("actor_kind", sa.String(16), nullable=False),
-    *_owner(),  # whose it is: the owner reads their own
+    *owner_columns(),  # whose it is: the owner reads their own
     sa.Column("target_type", sa.String(32), nullable=False),
     sa.Column("target_id", sa.String(128), nullable=False),
     sa.Column("run_id", sa.String(36)),
@@ -369,7 +380,7 @@ changes = sa.Table(
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
     sa.Column("at", Instant, nullable=False, index=True),
-    sa.Column("kind", sa.String(32), nullable=False),  # attempt | credential | worker
+    sa.Column("kind", sa.String(32), nullable=False),  # attempt | credential | worker | service
     sa.Column("ref", sa.String(128), nullable=False),
     sqlite_autoincrement=True,
 )

@@ -2,9 +2,10 @@
 
 from alembic import context
 
-from taskcred.store.tables import metadata
+from taskcred.store import service_tables, tables
 
+assert service_tables.services.metadata is tables.metadata  # loading both modules fills it
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=metadata, render_as_batch=True
+    connection=context.config.attributes["connection"], target_metadata=tables.metadata, render_as_batch=True
 )
 context.run_migrations()
