@@ -2,10 +2,11 @@
 
 from alembic import context
 
-from taskcred.store import service_tables, tables
+from taskcred.store import service_tables  # loads tables.py too, so that the metadata is whole
 
-assert service_tables.services.metadata is tables.metadata  # loading both modules fills it
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=tables.metadata, render_as_batch=True
+    connection=context.config.attributes["connection"],
+    target_metadata=service_tables.services.metadata,
+    render_as_batch=True,
 )
 context.run_migrations()
