@@ -7,6 +7,7 @@ table (design section 4, Engine).
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -18,6 +19,9 @@ from taskcred.jobs.queue import APPLICATION, QUEUE, VERSION, WORKFLOW, quiet_log
 
 EXECUTOR: Final = "solo"  # on SQLite there is one worker process, and it recovers what the one before it left
 _POLL: Final = 0.2  # seconds between two looks at the queue
+
+_TAKER: Final = f"queue-worker-{QUEUE}"  # DBOS's name for the thread that looks at our queue
+_LONGEST_LOOK: Final = 10.0  # seconds; one look takes milliseconds where the database answers
 
 Execute = Callable[[str, int, str], None]
 """What a worker does with a dispatch: run id, dispatch number, owner."""
@@ -71,6 +75,11 @@ class Engine:
         # DBOS's public way to stop the queue also abandons what runs, so its stop events are set by hand.
         for event in self._dbos.background_thread_stop_events:
             event.set()
+        # A look at the queue that is under way goes on to begin what it claims, and could not any more once
+        # `stop` has taken its threads away: the claim would wait for the next start, with an error in the log.
+        for thread in threading.enumerate():
+            if thread.name == _TAKER:
+                thread.join(_LONGEST_LOOK)
 
     def stop(self) -> None:
         """Let go of the database; call it when nothing is being executed."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +168,24 @@ def test_a_second_signal_ends_the_jobs_at_once(host: JobsHost, tmp_path: Path) -
     assert host.get(run_id).state is RunState.QUEUED
     host.start_worker()
     assert host.wait(run_id).state is RunState.SUCCEEDED
+
+
+def test_a_worker_that_ends_while_it_takes_work_begins_or_leaves_it(host: JobsHost) -> None:
+    worker = host.start_worker()
+    host.wait(host.start("counted"))
+    later = host.start("counted")
+    with closing(sqlite3.connect(host.data_dir / "records.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        time.sleep(0.5)  # by now its look at the queue waits for us
+        worker.send_signal(signal.SIGINT)
+        host.until(lambda: "worker drains" in host.log())
+        time.sleep(0.5)
+        writer.execute("ROLLBACK")
+    assert worker.wait(WAIT) == 0
+    # The engine's lines are warnings and errors: here, of work that it took and could not begin.
+    assert [line for line in host.log().splitlines() if "DBOS" in line] == []
+    host.start_worker()
+    assert host.wait(later).state is RunState.SUCCEEDED
 
 
 def test_a_retiring_worker_works_on_until_it_has_no_job(host: JobsHost) -> None:
