@@ -4,15 +4,18 @@ everything else to standard error, so that a pipe carries results only."""
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 import typer
 
 from taskcred.cli.exits import exit_code
 from taskcred.errors import TaskcredError
+
+_NO_WIDTH: Final = 10_000
 
 
 def data(value: Any) -> None:
@@ -31,22 +34,30 @@ def note(text: str) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
-    """Rows under headings; the sentence `empty` where there are none."""
+    """Rows under headings; the sentence `empty` where there are none. On a terminal that is too narrow for
+    them each row is a block of lines: nothing is cut off, least of all an id to copy."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    lines = [[Text(_words(value)) for value in row] for row in rows]
-    if not lines:
+    shown = [[_words(value) for value in row] for row in rows]
+    if not shown:
         note(empty)
         return
     grid = Table(*columns, box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for row in lines:
-        grid.add_row(*row)
-    console = Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty())
-    if not sys.stdout.isatty():
-        console.width = 10_000  # a pipe has no width: rows are never folded for programs such as grep
+    for row in shown:
+        grid.add_row(*map(Text, row))
+    # A pipe has no width: rows are never folded for programs such as grep.
+    console = Console(file=sys.stdout, width=_NO_WIDTH, soft_wrap=not sys.stdout.isatty())
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        if console.measure(grid).maximum > width:
+            for row in shown:
+                facts(zip(columns, row, strict=True))
+                line()
+            return
+        console.width = width
     console.print(grid)
 
 
