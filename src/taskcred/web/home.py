@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
+from flask import send_from_directory
 from flask.typing import ResponseReturnValue
 
 from taskcred.domain.credentials import CredentialView
@@ -18,6 +20,7 @@ from taskcred.web.frame import blueprint, go, me, render, signed_out_too
 
 _WARN_BEFORE: Final = timedelta(days=30)  # a key that expires sooner is named on the start page
 _SHOWN: Final = 5
+_A_DAY: Final = 86_400  # seconds
 
 
 @blueprint.get("/")
@@ -41,6 +44,13 @@ def home() -> ResponseReturnValue:
         schedules=sorted(coming, key=lambda each: each.next_at or each.created_at)[:_SHOWN],
         notices=notices.own(ctx(), me()),
     )
+
+
+@blueprint.get("/favicon.ico")
+@signed_out_too
+def favicon() -> ResponseReturnValue:
+    """The icon where browsers look for it unasked: for the identity provider's pages, which name none."""
+    return send_from_directory(Path(__file__).parent / "static", "icon.svg", max_age=_A_DAY)
 
 
 @blueprint.post("/notices/<notice_id>/read")

@@ -38,7 +38,7 @@ def test_strangers_and_bearers_of_tokens_are_sent_to_sign_in(
 ) -> None:
     token = house.provider.token(ada.iam_id, ada.account_id).token
     for path in _paths(house, "GET"):
-        if path == "/" or path.startswith("/assets/"):
+        if path in {"/", "/favicon.ico"} or path.startswith("/assets/"):
             continue
         # The server needs the token's text, as a program would send it.
         for headers in ({}, {"Authorization": f"Bearer {token.reveal()}"}):
@@ -125,7 +125,7 @@ def test_pages_allow_nothing_inline_and_nothing_from_elsewhere(
     schedule = house.schedule(ada)
     browser = client(ada)
     for path in (
-        *(path for path in _paths(house, "GET") if _ID not in path and not path.endswith(".csv")),
+        *(path for path in _paths(house, "GET") if _ID not in path and not path.endswith((".csv", ".ico"))),
         f"/runs/{run.id}",
         f"/schedules/{schedule.id}",
         "/tasks/train",
@@ -164,6 +164,13 @@ def test_static_files_are_kept_by_their_digest(client: Client) -> None:
         assert answer.status_code == 200
         assert "immutable" in answer.headers["Cache-Control"]
         assert re.search(r"\?v=[0-9a-f]{12}$", address)
+
+
+def test_browsers_find_an_icon_where_they_look_for_it(client: Client) -> None:
+    answer = client().get("/favicon.ico")
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "image/svg+xml; charset=utf-8")
+    assert "max-age=86400" in answer.headers["Cache-Control"]
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
 
 
 def test_an_unknown_address_is_a_page_for_browsers_and_a_problem_for_programs(
