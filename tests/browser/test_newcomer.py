@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable
 
 import pytest
@@ -25,6 +26,25 @@ def _sign_in(page: Page, person: Person) -> None:
     page.get_by_label("E-mail").fill(person.email)
     page.get_by_label("Password").fill(person.password)
     page.get_by_role("button", name="Sign in").click()
+
+
+def test_the_first_administrator_is_signed_in_once_a_password_is_chosen(
+    browser: Browser, start_server: Callable[..., Server]
+) -> None:
+    server = start_server(config=CONFIG)
+    link = (server.data_dir / "administrator-sign-in").read_text().strip()
+    with browser.new_context(base_url=server.url) as window:
+        page = window.new_page()
+        page.goto(link)
+        password = secrets.token_urlsafe(16)
+        page.get_by_label("New password").fill(password)
+        page.get_by_label("The same password again").fill(password)
+        page.get_by_role("button", name="Set password and sign in").click()
+        expect(page.get_by_role("heading", name="Home", exact=True)).to_be_visible()
+        expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+        # The proof of identity is fresh: a key can be made at once.
+        page.goto("/profile/api-key/create")
+        expect(page.get_by_role("heading", name="Create key")).to_be_visible()
 
 
 @pytest.mark.slow

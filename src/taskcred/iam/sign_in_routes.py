@@ -106,7 +106,8 @@ def routes(iam: LocalIam) -> Blueprint:
         if used is None:
             raise _link_refused()
         _, cookie = iam.sign_ins.begin(user.iam_id, how="link", instead_of=pages.sign_in_value(request))
-        response = redirect(f"{iam.config.public_url}/", 303)
+        # On through a sign-in of the pages, which this browser's new sign-in answers without a question.
+        response = redirect(f"{iam.config.public_url}/sign-in", 303)
         pages.set_sign_in(response, cookie)
         return response
 

@@ -402,7 +402,7 @@ def test_a_link_lets_a_person_choose_a_password_once(room: Room) -> None:
     assert browser.submit(page, password="too short", repeated="too short").status_code == 422
     assert browser.submit(page, password=PASSWORD, repeated="something else").status_code == 422
     done = browser.submit(page, password=PASSWORD, repeated=PASSWORD)
-    assert (done.status_code, done.headers["Location"]) == (303, f"{room.url}/")
+    assert (done.status_code, done.headers["Location"]) == (303, f"{room.url}/sign-in")
     assert "code" in query_of(browser.authorize())  # the browser is signed in
     assert room.browser().sign_in("new@example.com").status_code == 303
     assert browser.http.get(link_path(link)).status_code == 400
