@@ -283,7 +283,9 @@ def _activate(
             # What processes hold of the old key is out of use: they fetch the new token at the next call.
             changes.append(connection, "credential", credential.id, now)
         if credential.state is not CredentialState.USABLE:
-            prompts.settle(ctx, connection, credential.account_id, credential.iam_id)
+            # Who asked for the key has answered, also where the keeper finishes it.
+            who = audit.Actor(data["by"], data["by_kind"]) if means.is_keeper else means.actor
+            prompts.settle(ctx, connection, credential.account_id, credential.iam_id, who)
         event = lease.event(
             f"credential:{lease.intent.kind}",
             means.actor,

@@ -60,6 +60,7 @@ def begin(
             "expires_at": expires_at.isoformat() if expires_at else None,
             "drain": {"how": drain.how, "at": drain.at.isoformat() if drain.at else None},
             "by": principal.iam_id,
+            "by_kind": actor_of(principal).kind,
         },
         now=now,
         holder=holder,

@@ -57,11 +57,11 @@ def settle(
     connection: sa.Connection,
     account_id: str,
     iam_id: str,
-    actor: audit.Actor = audit.KEEPER,
+    actor: audit.Actor,
 ) -> int:
     """The owner has a usable task credential: close the prompt, queue every parked run; answers how many.
 
-    Runs in the transaction that makes the credential usable. Touches rows of this owner only, so other
+    `actor` is who made it usable. Runs in the transaction that makes the credential usable. Touches rows of this owner only, so other
     owners' parked runs cost nothing.
     """
     now = ctx.clock.now()

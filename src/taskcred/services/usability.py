@@ -152,7 +152,7 @@ def unlock(ctx: Context, actor: audit.Actor, credential_id: str) -> None:
         if key.expires_at and key.expires_at <= now:
             key_expired(ctx, connection, key, now)
         else:
-            prompts.settle(ctx, connection, credential.account_id, credential.iam_id)
+            prompts.settle(ctx, connection, credential.account_id, credential.iam_id, actor)
 
 
 def _for_change(connection: sa.Connection, credential_id: str) -> CredentialView:

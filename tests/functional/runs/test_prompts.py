@@ -12,10 +12,10 @@ from taskcred.domain.credentials import Generated, Provided
 from taskcred.domain.permissions import Principal
 from taskcred.domain.runs import PromptState, RunState
 from taskcred.errors import ConflictError, ForbiddenError, NotFoundError
-from taskcred.services import attempts, credentials, notices, prompts, runs, schedules
+from taskcred.services import attempts, credentials, intents, notices, prompts, runs, schedules
 from taskcred.store import audit
 from taskcred.store import tables as t
-from taskcred.testing import Failure
+from taskcred.testing import Failure, programmatic
 
 from .conftest import WORKER, Explained, Room
 
@@ -58,6 +58,45 @@ def test_creating_a_credential_answers_the_prompt_as_well(room: Room) -> None:
     room.give_credential(owner)
     assert runs.get(room.ctx, owner, run.id).state is RunState.QUEUED
     assert prompts.list_own(room.ctx, owner, state=PromptState.OPEN)[0] == []
+
+
+def _who_answered(room: Room) -> list[tuple[str, str]]:
+    with room.ctx.store.read() as connection:
+        c = t.audit_events.c
+        rows = connection.execute(sa.select(c.actor, c.actor_kind).where(c.action == "prompt:answer"))
+        return [(row.actor, row.actor_kind) for row in rows]
+
+
+@pytest.mark.parametrize("finished_by", ["request", "keeper"])
+def test_an_answer_is_recorded_as_its_owners_whoever_finished_it(room: Room, finished_by: str) -> None:
+    owner = room.owner()
+    room.run(owner)
+    if finished_by == "keeper":
+        room.provider.script("create_key", Failure.COMMIT_THEN_DROP)
+        room.provider.script("key_details", Failure.UNAVAILABLE)
+    created = prompts.answer(room.ctx, owner, _open_prompt(room, owner), Generated())
+    assert (created.stage == "done") is (finished_by == "request")
+    room.clock.advance(timedelta(minutes=1))
+    intents.advance_due(room.ctx, "keeper")
+    assert _who_answered(room) == [(owner.iam_id, "person")]
+
+
+def test_a_programs_key_is_recorded_as_the_programs_answer(room: Room) -> None:
+    owner = room.owner()
+    room.run(owner)
+    key = room.provider.add_key(owner.iam_id, owner.account_id)
+    program = programmatic(owner.iam_id, owner.account_id)
+    credentials.create(room.ctx, program, name="work", source=Provided(key))
+    assert _who_answered(room) == [(owner.iam_id, "program")]
+
+
+def test_an_unlock_that_answers_a_prompt_is_recorded_as_the_operators(room: Room) -> None:
+    owner = room.owner()
+    credential_id = room.give_credential(owner)
+    credentials.lock(room.ctx, audit.OPERATOR, credential_id, "Under investigation.")
+    room.run(owner)
+    credentials.unlock(room.ctx, audit.OPERATOR, credential_id)
+    assert _who_answered(room) == [("operator", "operator")]
 
 
 def test_an_owner_has_one_open_prompt_however_much_waits(room: Room) -> None:
@@ -173,7 +212,7 @@ def _settle(room: Room) -> Explained:
     for _ in range(3):
         room.run(owner)
     with room.ctx.store.write() as connection, room.explained() as explained:
-        assert prompts.settle(room.ctx, connection, owner.account_id, owner.iam_id) == 3
+        assert prompts.settle(room.ctx, connection, owner.account_id, owner.iam_id, audit.KEEPER) == 3
     return explained
 
 
