@@ -28,6 +28,7 @@ class SessionRow:
     token_expires_at: datetime
     sealed_token: bytes
     sealed_refresh_token: bytes | None
+    acting_iam_id: str = ""  # the person, where iam_id is a service id they act for
 
 
 def add(connection: sa.Connection, row: SessionRow) -> None:
