@@ -21,6 +21,7 @@ SCOPES = {
     "attempt",
     "token",
     "schedule",
+    "grant",
     "notice",
     "session",
 } | {
@@ -59,7 +60,7 @@ def test_every_action_is_described_once() -> None:
 
 def test_every_permission_that_can_be_refused_is_listed() -> None:
     assert (
-        of(SCOPES | {"task", "audit"}, re.findall(r"`([^`]+)`", REFUSED))
+        of(SCOPES | {"task", "audit", "event"}, re.findall(r"`([^`]+)`", REFUSED))
         == {str(permission) for permission in Permission} - RECORDED
     )
 

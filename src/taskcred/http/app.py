@@ -18,11 +18,14 @@ from taskcred.http import (
     access,
     audit,
     csrf,
+    events,
+    grants,
     health,
     problems,
     prompts,
     runs,
     schedules,
+    services,
     sign_in,
     task_credentials,
     tasks,
@@ -36,7 +39,7 @@ from taskcred.services.context import Context
 
 log = structlog.get_logger("http")
 
-_APIS: Final = (task_credentials, tasks, runs, schedules, prompts, access, audit)
+_APIS: Final = (task_credentials, tasks, runs, schedules, prompts, grants, access, events, audit)
 _SELF: Final = "'self'"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 

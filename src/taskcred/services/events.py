@@ -13,7 +13,7 @@ grant.ended           grant_id, account_id, iam_id, reason
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import sqlalchemy as sa
 
@@ -22,17 +22,8 @@ from taskcred.services.authorize import authorize
 from taskcred.services.context import Context
 from taskcred.services.cursors import verify_limit
 from taskcred.store import events as store
-from taskcred.store.events import StoredEvent
+from taskcred.store.events import EventType, StoredEvent
 
-EventType = Literal[
-    "run.queued",
-    "run.waiting",
-    "run.ended",
-    "run.cancel_requested",
-    "attempt.ended",
-    "grant.given",
-    "grant.ended",
-]
 SERVICE_PREFIX: Final = "service:"  # of a service's iam_id, before its id
 
 
@@ -64,4 +55,15 @@ def poll(ctx: Context, principal: Principal, *, after: int = 0, limit: int = 50)
     authorize(ctx, principal, Permission.EVENT_READ, "event")
     size = verify_limit(limit)
     with ctx.store.read() as connection:
-        return store.after(connection, principal.iam_id.removeprefix(SERVICE_PREFIX), after, size)
+        return store.after(connection, service_of(principal), after, size)
+
+
+def message_id(event: StoredEvent) -> str:
+    """What makes a repeated delivery recognisable. With the time, since after the restore of a backup the
+    same number is given out again."""
+    return f"evt_{event.id}_{int(event.created_at.timestamp() * 1000)}"
+
+
+def service_of(principal: Principal) -> str:
+    """The id of the service that calls."""
+    return principal.iam_id.removeprefix(SERVICE_PREFIX)

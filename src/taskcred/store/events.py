@@ -14,6 +14,15 @@ import sqlalchemy as sa
 
 from taskcred.store.service_tables import service_events, services
 
+EventType = Literal[
+    "run.queued",
+    "run.waiting",
+    "run.ended",
+    "run.cancel_requested",
+    "attempt.ended",
+    "grant.given",
+    "grant.ended",
+]
 State = Literal["open", "sent", "given_up", "no_webhook"]
 _OPEN: Final = sa.literal("open", literal_execute=True)  # for the partial index
 _ERROR: Final = 512
@@ -25,7 +34,7 @@ class StoredEvent:
 
     id: int
     service_id: str
-    type: str
+    type: EventType
     data: dict[str, Any]
     created_at: datetime
     state: State
@@ -34,7 +43,7 @@ class StoredEvent:
 
 
 def insert(
-    connection: sa.Connection, service_id: str, event_type: str, data: dict[str, Any], now: datetime
+    connection: sa.Connection, service_id: str, event_type: EventType, data: dict[str, Any], now: datetime
 ) -> None:
     """An event; due at once where the service has a webhook."""
     s = services.c

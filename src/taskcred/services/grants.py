@@ -1,0 +1,349 @@
+"""Grants: an owner consents, once, that one service starts runs of named tasks until a date.
+
+A new consent to the same service replaces the one before. What was started under the replaced grant goes
+on under the new one where its task is still granted, so that widening or renewing a grant interrupts
+nothing; what the owner has left out is ended like by a withdrawal.
+
+A grant that has reached its date starts nothing more; what runs then goes on to its end. A grant that is
+ended takes everything with it, in one transaction: keys of live attempts, running jobs, runs that wait.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from taskcred.domain.grants import DEFAULT_DAYS, LONGEST_DAYS, GrantEnd, GrantState, GrantView
+from taskcred.domain.permissions import Authentication, Permission, Principal
+from taskcred.domain.runs import AttemptOutcome, RunState
+from taskcred.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
+from taskcred.services import events, prompts
+from taskcred.services.authorize import actor_of, authorize
+from taskcred.services.context import Context
+from taskcred.services.cursors import cut, read_cursor, verify_limit
+from taskcred.store import attempts as attempt_store
+from taskcred.store import audit, changes
+from taskcred.store import grants as store
+from taskcred.store import runs as run_store
+
+ENDED_REASON: Final = "The grant it was started under was ended."
+_UNFINISHED: Final = (RunState.QUEUED, RunState.WAITING_FOR_CREDENTIAL, RunState.RUNNING)
+
+
+def give(
+    ctx: Context,
+    principal: Principal,
+    *,
+    service_id: str,
+    tasks: Sequence[str],
+    days: int = DEFAULT_DAYS,
+) -> GrantView:
+    """Consent that the service starts runs of `tasks` for the caller, for `days` days (1 to 365).
+
+    Needs a fresh interactive sign-in. Raises NotFoundError (no such service), ConflictError
+    (`service_not_active`) and InvalidRequestError (`task_not_offered`: not one of the service's tasks).
+    """
+    authorize(ctx, principal, Permission.GRANT_GIVE, "service", service_id[:64])
+    wanted = sorted(set(tasks))
+    if not 1 <= days <= LONGEST_DAYS:
+        raise InvalidRequestError(
+            f"A grant lasts 1 to {LONGEST_DAYS} days.", hint="Choose fewer days and renew it.", field="days"
+        )
+    grant_id = str(uuid.uuid4())
+    actor = actor_of(principal)
+    with ctx.store.write() as connection:
+        now = ctx.clock.now()
+        verify_offer(ctx, connection, service_id, wanted)
+        before = store.find_active(connection, service_id, principal.account_id, principal.iam_id, now)
+        if before is not None:
+            passed = before.state is GrantState.EXPIRED
+            store.close(
+                connection,
+                before.id,
+                GrantState.EXPIRED if passed else GrantState.ENDED,
+                None if passed else GrantEnd.REPLACED,
+                now,
+            )
+        store.insert(
+            connection,
+            grant_id=grant_id,
+            account_id=principal.account_id,
+            iam_id=principal.iam_id,
+            acting_iam_id=principal.acting_iam_id,
+            service_id=service_id,
+            tasks=wanted,
+            now=now,
+            expires_at=now + timedelta(days=days),
+        )
+        given = _own(connection, principal, grant_id, now)
+        if before is not None:
+            _end_runs(ctx, connection, before, actor, besides=wanted)
+            store.hand_over_runs(connection, before.id, grant_id)
+            _tell_ended(ctx, connection, before, "expired" if passed else GrantEnd.REPLACED, actor)
+        events.add(
+            ctx,
+            connection,
+            service_id,
+            "grant.given",
+            {**_ids(given), "tasks": wanted, "expires_at": given.expires_at.isoformat()},
+        )
+        details = {"service_id": service_id, "tasks": wanted, "days": days}
+        _audit(connection, "grant:give", actor, given, details, now)
+        return given
+
+
+def end(ctx: Context, principal: Principal, grant_id: str) -> GrantView:
+    """Withdraw a grant of the caller's. When this returns, every key of what runs under it is dead, its
+    jobs are being ended, what waited is cancelled, and the service finds all of it among its events.
+
+    Ending twice is fine. Raises NotFoundError for other owners' grants too.
+    """
+    authorize(ctx, principal, Permission.GRANT_END, "grant", grant_id)
+    actor = actor_of(principal)
+    with ctx.store.write() as connection:
+        now = ctx.clock.now()
+        grant = _own(connection, principal, grant_id, now)
+        _end(ctx, connection, grant, GrantEnd.OWNER, actor)
+        return _own(connection, principal, grant_id, now)
+
+
+def end_of_service(
+    ctx: Context,
+    connection: sa.Connection,
+    service_id: str,
+    reason: GrantEnd = GrantEnd.SERVICE_ENDED,
+    actor: audit.Actor = audit.OPERATOR,
+) -> int:
+    """End every active grant of a service, in the caller's transaction; answers how many."""
+    found = store.active_of_service(connection, service_id, ctx.clock.now())
+    for grant in found:
+        _end(ctx, connection, grant, reason, actor)
+    return len(found)
+
+
+def list_own(
+    ctx: Context, principal: Principal, *, after: str | None = None, limit: int = 50
+) -> tuple[list[GrantView], str | None]:
+    """The grants the caller gave, or was given where it is a service, newest first, and the cursor of the
+    next page (None at the end)."""
+    authorize(ctx, principal, Permission.GRANT_READ, "grant")
+    size = verify_limit(limit)
+    before = read_cursor(after)
+    now = ctx.clock.now()
+    with ctx.store.read() as connection:
+        if principal.authentication is Authentication.SERVICE:
+            service_id = events.service_of(principal)
+            found = store.of_service(connection, service_id, now=now, before=before, limit=size + 1)
+        else:
+            found = store.of_owner(
+                connection,
+                principal.account_id,
+                principal.iam_id,
+                now=now,
+                before=before,
+                limit=size + 1,
+            )
+    return cut(found, size, lambda each: (each.created_at, each.id))
+
+
+def get(ctx: Context, principal: Principal, grant_id: str) -> GrantView:
+    """A grant the caller gave, or was given where it is a service. Raises NotFoundError."""
+    authorize(ctx, principal, Permission.GRANT_READ, "grant", grant_id)
+    with ctx.store.read() as connection:
+        return _own(connection, principal, grant_id, ctx.clock.now())
+
+
+def find_for_service(
+    ctx: Context, connection: sa.Connection, service_id: str, grant_id: str, task: str
+) -> GrantView:
+    """The grant under which the service may start `task` now; its use is recorded, in the caller's
+    transaction.
+
+    Raises NotFoundError (none, or another service's), ForbiddenError (`grant_ended`, `grant_expired`,
+    `task_not_granted`).
+    """
+    now = ctx.clock.now()
+    grant = store.find(connection, grant_id, now)
+    if grant is None or grant.service_id != service_id:
+        raise _unknown()
+    consent = f"{ctx.public_url}/grants/new"
+    if grant.state is GrantState.ENDED:
+        raise ForbiddenError(
+            "This grant was ended.",
+            hint="Ask its owner for a new one: lead them to the consent page.",
+            code="grant_ended",
+            action_url=consent,
+        )
+    if grant.state is GrantState.EXPIRED:
+        raise ForbiddenError(
+            "This grant has expired.",
+            hint="Ask its owner to renew it: lead them to the consent page.",
+            code="grant_expired",
+            action_url=consent,
+        )
+    if task not in grant.tasks:
+        raise ForbiddenError(
+            "Its owner did not grant this task.",
+            hint="Ask for a grant that names it: lead the owner to the consent page.",
+            code="task_not_granted",
+            action_url=consent,
+        )
+    store.set_used(connection, grant_id, now)
+    return grant
+
+
+def expire_due(ctx: Context, limit: int = 100) -> int:
+    """Record that grants have reached their date, and tell their services; keeper. Answers how many."""
+    now = ctx.clock.now()
+    with ctx.store.read() as connection:
+        if not store.passed(connection, now, 1):
+            return 0
+    with ctx.store.write() as connection:
+        found = store.passed(connection, now, limit)
+        for grant in found:
+            store.close(connection, grant.id, GrantState.EXPIRED, None, now)
+            _tell_ended(ctx, connection, grant, "expired", audit.KEEPER)
+    return len(found)
+
+
+def verify_offer(
+    ctx: Context, connection: sa.Connection, service_id: str, tasks: Sequence[str]
+) -> sa.Row[Any]:
+    """The row of the service that `tasks` may be granted to. Raises what `give` raises."""
+    service = store.find_service(connection, service_id)
+    if service is None or service.state == "ended":
+        raise NotFoundError(
+            "There is no such service.", hint="Follow the link that the service gave you once more."
+        )
+    if service.state != "active":
+        raise ConflictError(
+            "This service is disabled at present.",
+            hint="Ask its administrator; come back when it is enabled.",
+            code="service_not_active",
+        )
+    unknown = [name for name in tasks if name not in service.tasks or name not in ctx.tasks]
+    if unknown or not tasks:
+        raise InvalidRequestError(
+            f"The service may not start the task {unknown[0][:64]!r}." if unknown else "No task is named.",
+            hint="Name tasks that the service is registered for; `GET /v1/services` lists them.",
+            code="task_not_offered",
+            field="tasks",
+        )
+    return service
+
+
+def _end(
+    ctx: Context, connection: sa.Connection, grant: GrantView, reason: GrantEnd, actor: audit.Actor
+) -> None:
+    """Everything that an end takes away; nothing where the grant has ended before."""
+    if store.close(connection, grant.id, GrantState.ENDED, reason, ctx.clock.now()):
+        _end_runs(ctx, connection, grant, actor)
+        _tell_ended(ctx, connection, grant, reason, actor)
+
+
+def _end_runs(
+    ctx: Context,
+    connection: sa.Connection,
+    grant: GrantView,
+    actor: audit.Actor,
+    besides: Sequence[str] = (),
+) -> None:
+    now = ctx.clock.now()
+    stopped = store.unfinished_runs(connection, grant.id, besides)
+    for run in stopped:
+        live = attempt_store.live_of_run(connection, run.id)
+        if live is not None:
+            # Its executor hears at the next heartbeat that the attempt is over, and ends the job.
+            attempt_store.end(connection, live.id, AttemptOutcome.CANCELLED, ENDED_REASON, None, now)
+            changes.append(connection, "attempt", live.id, now)
+            ended = {"number": live.number, "outcome": AttemptOutcome.CANCELLED.value, "grant_id": grant.id}
+            _audit_run(connection, "attempt:end", actor, run, "attempt", live.id, ended, now)
+            events.of_run(
+                ctx,
+                connection,
+                run,
+                "attempt.ended",
+                attempt_id=live.id,
+                outcome=AttemptOutcome.CANCELLED.value,
+                reason_text=ENDED_REASON,
+            )
+        run_store.move(
+            connection,
+            run.id,
+            _UNFINISHED,
+            state=RunState.CANCELLED,
+            cancel_requested_at=run.cancel_requested_at or now,
+            ended_at=now,
+            reason=ENDED_REASON,
+        )
+        state = RunState.CANCELLED.value
+        _audit_run(
+            connection, "run:end", actor, run, "run", run.id, {"state": state, "grant_id": grant.id}, now
+        )
+        events.of_run(ctx, connection, run, "run.ended", state=state, reason_text=ENDED_REASON)
+    if stopped:
+        prompts.withdraw_unless_awaited(ctx, connection, grant.account_id, grant.iam_id, actor)
+
+
+def _tell_ended(
+    ctx: Context, connection: sa.Connection, grant: GrantView, reason: str, actor: audit.Actor
+) -> None:
+    events.add(ctx, connection, grant.service_id, "grant.ended", {**_ids(grant), "reason": reason})
+    action = "grant:expire" if reason == "expired" else "grant:end"
+    details = {"service_id": grant.service_id, "reason": reason}
+    _audit(connection, action, actor, grant, details, ctx.clock.now())
+
+
+def _own(connection: sa.Connection, principal: Principal, grant_id: str, now: datetime) -> GrantView:
+    grant = store.find(connection, grant_id, now)
+    if grant is not None:
+        if principal.authentication is Authentication.SERVICE:
+            if grant.service_id == events.service_of(principal):
+                return grant
+        elif (grant.account_id, grant.iam_id) == (principal.account_id, principal.iam_id):
+            return grant
+    raise _unknown()
+
+
+def _unknown() -> NotFoundError:
+    return NotFoundError(
+        "There is no such grant.", hint="`taskcred grant list`, or `GET /v1/grants`, lists your grants."
+    )
+
+
+def _ids(grant: GrantView) -> dict[str, Any]:
+    return {"grant_id": grant.id, "account_id": grant.account_id, "iam_id": grant.iam_id}
+
+
+def _audit(
+    connection: sa.Connection,
+    action: str,
+    actor: audit.Actor,
+    grant: GrantView,
+    details: dict[str, Any],
+    now: datetime,
+) -> None:
+    event = audit.Event(
+        action, "success", actor, grant.account_id, grant.iam_id, "grant", grant.id, details=details
+    )
+    audit.append(connection, event, now)
+
+
+def _audit_run(
+    connection: sa.Connection,
+    action: str,
+    actor: audit.Actor,
+    run: sa.Row[Any],
+    kind: str,
+    target_id: str,
+    details: dict[str, Any],
+    now: datetime,
+) -> None:
+    event = audit.Event(
+        action, "success", actor, run.account_id, run.iam_id, kind, target_id, run.id, details
+    )
+    audit.append(connection, event, now)
