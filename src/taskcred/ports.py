@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from taskcred.domain.secret import Secret
+from taskcred.domain.services import TrustView
 
 
 class Clock(Protocol):
@@ -60,6 +61,19 @@ class Vault(Protocol):
 
     def check(self) -> None:
         """Raise what a call would raise now; for health."""
+        ...
+
+
+class TrustedIssuers(Protocol):
+    """The platforms whose workloads are services by tokens of their own. Calls have time-outs and pass a
+    bulkhead; keys are kept."""
+
+    def verify(self, raw_token: str, trust: TrustView) -> Mapping[str, Any]:
+        """The claims of a token whose signature (RS256 or ES256), issuer and times are good by `trust`; who
+        and for whom it is, is the caller's to see.
+
+        Raises InvalidTokenError, and UpstreamUnavailableError where the issuer's keys cannot be had.
+        """
         ...
 
 

@@ -16,9 +16,10 @@ from taskcred.domain.keytext import new_key
 from taskcred.domain.secret import Secret
 from taskcred.domain.tasks import Task, TaskKind
 from taskcred.http.app import create_app
+from taskcred.services import registry
 from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
-from taskcred.store import workers
+from taskcred.store import audit, workers
 from taskcred.testing import FrozenClock, InMemoryIdentityProvider, make_context
 
 BASE = "https://taskcred.test"
@@ -31,6 +32,15 @@ class Browser(FlaskClient):
     def open(self, *args: Any, **kwargs: Any) -> Any:
         kwargs.setdefault("base_url", BASE)
         return super().open(*args, **kwargs)
+
+
+@dataclass(frozen=True)
+class ServiceCaller:
+    """A service and a client that sends its id and secret."""
+
+    id: str
+    secret: Secret
+    client: FlaskClient
 
 
 @dataclass
@@ -74,6 +84,17 @@ class Site:
     def executor(self) -> FlaskClient:
         """A client with the worker credential."""
         text = base64.b64encode(self.worker.encode()).decode()
+        return self.client({"Authorization": f"Basic {text}"})
+
+    def service(self, name: str = "", **said: Any) -> ServiceCaller:
+        """A new service that may start every task, and a client with its id and secret."""
+        new = registry.NewService(name or f"service-{uuid.uuid4().hex[:8]}", tuple(TASKS), **said)
+        made = registry.create(self.ctx, audit.OPERATOR, new)
+        return ServiceCaller(made.service.id, made.secret, self.basic(made.service.id, made.secret))
+
+    def basic(self, client_id: str, secret: Secret) -> FlaskClient:
+        """A client with this id and secret."""
+        text = base64.b64encode(f"{client_id}:{secret.reveal()}".encode()).decode()
         return self.client({"Authorization": f"Basic {text}"})
 
     def signed_in(self, *, iam_id: str | None = None, account_id: str | None = None) -> FlaskClient:

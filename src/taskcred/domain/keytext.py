@@ -6,6 +6,7 @@ unknown key, without a look-up. It is no security: the 43 characters are (log2(6
 
 from __future__ import annotations
 
+import re
 import secrets
 import string
 import zlib
@@ -15,11 +16,13 @@ from taskcred.domain.secret import Secret
 
 USER_KEY_PREFIX: Final = "tcu_"
 STANDIN_KEY_PREFIX: Final = "tcs_"
+SERVICE_SECRET_PREFIX: Final = "tcc_"  # noqa: S105 - a prefix, not a secret
 
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM: Final = 43
 _CHECKSUM: Final = 6
 LENGTH: Final = 4 + _RANDOM + _CHECKSUM
+_STANDIN_KEY: Final = re.compile(rf"{STANDIN_KEY_PREFIX}[0-9A-Za-z]{{{_RANDOM + _CHECKSUM}}}")
 
 
 def _checksum(text: str) -> str:
@@ -40,6 +43,13 @@ def new_key(prefix: str) -> Secret:
 def is_standin_key(text: str) -> bool:
     """Whether `text` has the form of a stand-in key (it need not be one that exists)."""
     return has_form(text, STANDIN_KEY_PREFIX)
+
+
+def mask_standin_keys(text: str) -> str:
+    """`text` with what has the form of a stand-in key replaced: a job may print what it was given."""
+    return _STANDIN_KEY.sub(
+        lambda found: f"{STANDIN_KEY_PREFIX}***" if is_standin_key(found[0]) else found[0], text
+    )
 
 
 def has_form(text: str, prefix: str) -> bool:

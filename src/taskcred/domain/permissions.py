@@ -46,6 +46,7 @@ class Permission(StrEnum):
     GRANT_GIVE = "grant:give"
     GRANT_END = "grant:end"
     SERVICE_READ = "service:read"
+    SERVICE_READ_SELF = "service:read_self"
     SERVICE_MANAGE = "service:manage"
     EVENT_READ = "event:read"
     AUDIT_READ_OWN = "audit:read_own"
@@ -81,6 +82,7 @@ ALLOWED: Final[dict[Permission, frozenset[Authentication]]] = {
     Permission.GRANT_GIVE: _INTERACTIVE,
     Permission.GRANT_END: _INTERACTIVE,
     Permission.SERVICE_READ: _INTERACTIVE,
+    Permission.SERVICE_READ_SELF: frozenset({Authentication.SERVICE}),
     Permission.SERVICE_MANAGE: _INTERACTIVE,
     Permission.EVENT_READ: frozenset({Authentication.SERVICE}),
     Permission.AUDIT_READ_OWN: _INTERACTIVE,

@@ -30,16 +30,17 @@ from taskcred.http import (
     task_credentials,
     tasks,
 )
-from taskcred.http.authentication import enter
+from taskcred.http.authentication import ISSUERS, enter
 from taskcred.http.metrics import Metrics
 from taskcred.http.operations import PERMISSIONS, SECURITY_SCHEMES
 from taskcred.http.reading import StrictRequest, refuse_invalid, refuse_oversized
+from taskcred.identity.federation import WorkloadIssuers
 from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
 
 log = structlog.get_logger("http")
 
-_APIS: Final = (task_credentials, tasks, runs, schedules, prompts, grants, access, events, audit)
+_APIS: Final = (task_credentials, tasks, runs, schedules, prompts, grants, access, services, events, audit)
 _SELF: Final = "'self'"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 
@@ -70,6 +71,7 @@ def create_app(
     )
     app.request_class = StrictRequest
     app.extensions["taskcred"] = ctx
+    app.extensions[ISSUERS] = WorkloadIssuers(ctx.clock)
     app.extensions["taskcred.health"] = health.Health(ctx, broker)
     app.extensions["taskcred.metrics"] = Metrics(ctx, broker)
     app.config.update(

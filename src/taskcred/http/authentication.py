@@ -1,9 +1,10 @@
 """Who is calling, and the one door every API route lies behind.
 
-A caller proves itself by a bearer token of the identity provider, by the cookie of a page session, or by
-the worker credential (HTTP Basic). Each operation names the permission it needs (`http.operations`); the
-door looks both up in the table of `domain.permissions` before the request is validated or a service is
-called. A route under /v1 that names none is closed.
+A caller proves itself by a bearer token of the identity provider, by the cookie of a page session, or by HTTP
+Basic: the worker credential, or a service's client id and secret. A bearer token may also be a workload's own,
+of an issuer that a service trusts. Each operation names the permission it needs (`http.operations`); the door
+looks both up in the table of `domain.permissions` before the request is validated or a service is called. A
+route under /v1 that names none is closed.
 """
 
 from __future__ import annotations
@@ -12,19 +13,21 @@ from typing import Final
 
 from flask import Request, current_app, g, request, session
 
+from taskcred.domain.keytext import SERVICE_SECRET_PREFIX, has_form
 from taskcred.domain.permissions import Authentication, Permission, Principal
 from taskcred.domain.secret import Secret
 from taskcred.errors import InvalidTokenError
 from taskcred.http.csrf import require_csrf_token
 from taskcred.http.problems import request_id
 from taskcred.identity import claims as identity_claims
-from taskcred.ports import AccessToken
-from taskcred.services import sessions, tokens
+from taskcred.ports import AccessToken, TrustedIssuers
+from taskcred.services import federation, service_secrets, sessions, tokens
 from taskcred.services.authorize import authorize
 from taskcred.services.context import Context
 from taskcred.store import workers
 
 SESSION_ID: Final = "sid"  # in the signed cookie, beside the CSRF token: whoever replaces one replaces both
+ISSUERS: Final = "taskcred.issuers"  # the app's `ports.TrustedIssuers`, among its extensions
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
 
@@ -80,9 +83,14 @@ def _identify(incoming: Request) -> Principal:
             raise _unusable()
         return _of_session()
     if authorization.type == "bearer" and authorization.token:
-        return _of_token(context().provider.verify(authorization.token))
+        return _of_workload(authorization.token) or _of_token(context().provider.verify(authorization.token))
     if authorization.type == "basic" and authorization.username and authorization.password:
-        return _of_worker(authorization.username, Secret(authorization.password))
+        g.challenge = "Basic"
+        secret = Secret(authorization.password)
+        # Who looks like a service is asked for as one; the form of its secret is in the text itself.
+        if has_form(authorization.password, SERVICE_SECRET_PREFIX):
+            return service_secrets.authenticate(context(), authorization.username, secret, visit())
+        return _of_worker(authorization.username, secret)
     raise _unusable()
 
 
@@ -120,6 +128,11 @@ def _kind(token: AccessToken) -> Authentication:
     if is_ours or tokens.is_run_token(context(), token.token.digest()):
         return Authentication.RUN_TOKEN
     return Authentication.PROGRAMMATIC
+
+
+def _of_workload(raw_token: str) -> Principal | None:
+    issuers: TrustedIssuers = current_app.extensions[ISSUERS]
+    return federation.log_in(context(), issuers, raw_token, visit())
 
 
 def _of_worker(worker_id: str, secret: Secret) -> Principal:

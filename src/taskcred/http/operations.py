@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeVar, get_type_hints
 from flask_openapi3 import APIBlueprint, Tag
 from pydantic import BaseModel
 
-from taskcred.domain.permissions import Permission
+from taskcred.domain.permissions import ALLOWED, Authentication, Permission
 from taskcred.http.problems import is_ibm_shaped
 
 Method = Literal["get", "post", "patch", "delete"]
@@ -37,6 +37,19 @@ SECURITY_SCHEMES: Final[dict[str, Any]] = {
         "description": "A page session; requests that change something also carry X-CSRF-Token.",
     },
     "worker": {"type": "http", "scheme": "basic", "description": "The worker credential."},
+    "service": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "A service's client id and secret. Its workloads may send a token of an issuer that "
+        "the service trusts instead, as `Authorization: Bearer`.",
+    },
+}
+_SCHEMES: Final = {
+    Authentication.SESSION: "session",
+    Authentication.INTERACTIVE: "bearer",
+    Authentication.PROGRAMMATIC: "bearer",
+    Authentication.WORKER: "worker",
+    Authentication.SERVICE: "service",
 }
 _ALWAYS: Final = (400, 401, 403, 503)
 _WITH_BODY: Final = (413, 415)
@@ -66,7 +79,7 @@ def operation(
             statuses.add(404)
         if "body" in get_type_hints(view):
             statuses.update(_WITH_BODY)
-        kinds = ["worker"] if permission is Permission.RUN_ATTEMPT else ["bearer", "session"]
+        kinds = sorted({_SCHEMES[how] for how in ALLOWED[permission]})
         register = getattr(blueprint, method)
         register(
             rule,

@@ -34,17 +34,8 @@ class TokenVerifier:
         Raises InvalidTokenError, whatever is wrong with it; UpstreamUnavailableError where the keys are
         needed and cannot be had.
         """
-        if len(raw_token) > _LONGEST or not raw_token.isascii():
-            raise _invalid()
-        try:
-            signed = jws.extract_compact(raw_token.encode())
-            key = self._keys.find(str(signed.headers().get("kid", "")))
-            if key is None or not jws.validate_compact(signed, key, registry=_REGISTRY):
-                raise _invalid()
-            claims = json.loads(signed.payload)
-        except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
-            raise _invalid() from None
-        if not isinstance(claims, dict) or claims.get("iss") != self._issuer:
+        claims = signed_claims(raw_token, self._keys)
+        if claims.get("iss") != self._issuer:
             raise _invalid()
         token = claims_of.access_token(raw_token, claims)
         self._check_times(token, claims)
@@ -60,6 +51,24 @@ class TokenVerifier:
             or not_before > now + _LEEWAY
         ):
             raise _invalid()
+
+
+def signed_claims(raw_token: str, keys: PublishedKeys) -> dict[str, Any]:
+    """The claims of a token that one of `keys` signed; form, algorithm and signature are checked, and nothing
+    else. Raises as `TokenVerifier.verify`."""
+    if len(raw_token) > _LONGEST or not raw_token.isascii():
+        raise _invalid()
+    try:
+        signed = jws.extract_compact(raw_token.encode())
+        key = keys.find(str(signed.headers().get("kid", "")))
+        if key is None or not jws.validate_compact(signed, key, registry=_REGISTRY):
+            raise _invalid()
+        claims = json.loads(signed.payload)
+    except (JoseError, ValueError, TypeError, AttributeError, RecursionError):
+        raise _invalid() from None
+    if not isinstance(claims, dict):
+        raise _invalid()
+    return claims
 
 
 def _invalid() -> InvalidTokenError:

@@ -9,13 +9,13 @@ import sqlalchemy as sa
 
 from taskcred.store import tables as t
 
-Kind = Literal["attempt", "credential", "worker"]
+Kind = Literal["attempt", "credential", "worker", "service"]
 
 _KEPT_FOR: Final = timedelta(days=1)  # every process looks once a second
 
 
 class Change(NamedTuple):
-    """`ref` is the id of the attempt or credential, or the name of the worker."""
+    """`ref` is the id of the attempt, credential or service, or the name of the worker."""
 
     id: int
     kind: Kind

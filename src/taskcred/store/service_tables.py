@@ -14,7 +14,7 @@ services = sa.Table(
     sa.Column("name", sa.String(64), nullable=False, unique=True),
     sa.Column("title", sa.String(128), nullable=False, server_default=""),  # as owners read it
     sa.Column("description", sa.String(1024), nullable=False, server_default=""),
-    sa.Column("state", sa.String(16), nullable=False),  # active | disabled | ended
+    sa.Column("state", sa.String(16), nullable=False),  # creating | active | disabled | ended
     sa.Column("tasks", sa.JSON, nullable=False),  # names; none: it may start nothing
     sa.Column("executors", sa.JSON, nullable=False),  # of "worker", "service"
     sa.Column("starts_per_minute", sa.Integer, nullable=False),
@@ -47,6 +47,9 @@ service_trusts = sa.Table(
     sa.Column("subject", sa.String(512), nullable=False),
     sa.Column("audience", sa.String(512), nullable=False),
     sa.Column("jwks_url", sa.String(2048), nullable=False, server_default=""),  # empty: by discovery
+    sa.Column(
+        "ca_file", sa.String(1024), nullable=False, server_default=""
+    ),  # empty: the system's authorities
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("created_by", sa.String(128), nullable=False),
     sa.UniqueConstraint("issuer", "subject", "audience"),

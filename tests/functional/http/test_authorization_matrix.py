@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[Authentication | None, Callable[[Site], FlaskClient]]] = 
     "program": (Authentication.PROGRAMMATIC, lambda site: site.program()),
     "run token": (Authentication.RUN_TOKEN, lambda site: site.run_token()),
     "worker": (Authentication.WORKER, lambda site: site.executor()),
+    "service": (Authentication.SERVICE, lambda site: site.service().client),
 }
 
 
@@ -86,7 +87,7 @@ def test_an_old_sign_in_reads_and_changes_no_keys(site: Site) -> None:
         answer = _call(site, client, method, path)
         if permission in FRESH:
             assert (answer.status_code, "fresh_sign_in_required" in answer.text) == (403, True), path
-        elif permission is not Permission.RUN_ATTEMPT:
+        elif Authentication.INTERACTIVE in ALLOWED[permission]:
             assert answer.status_code != 403, path
 
 

@@ -1,0 +1,255 @@
+"""Services: registered by the operator, looked after by their administrators.
+
+What a service may (tasks, executors, starts a minute) is the operator's to say; names for people and URLs
+are also its administrators' to change.
+
+A service lives in two stores: its row, and its webhook secret in the vault. The row comes first, as
+`creating`, and names the record's path; it becomes `active` once the record is there. What a crash leaves is
+a row that nobody can use, and `tidy` ends it. An ended service's record goes the same way.
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from taskcred.domain.permissions import Permission, Principal
+from taskcred.domain.runs import Executor
+from taskcred.domain.secret import Secret
+from taskcred.domain.services import STARTS_PER_MINUTE, ServiceState, ServiceView, id_of
+from taskcred.errors import ConflictError, ForbiddenError, TaskcredError
+from taskcred.services import service_fields, service_secrets
+from taskcred.services.authorize import authorize
+from taskcred.services.context import Context
+from taskcred.services.service_door import (
+    By,
+    enter,
+    for_change,
+    looks_after,
+    record,
+    seen,
+    to_read,
+    verify_revision,
+)
+from taskcred.store import audit, changes
+from taskcred.store import services as store
+
+_ABANDONED: Final = timedelta(minutes=1)  # a vault call has long timed out by then
+_LIMITS: Final = ("tasks", "executors", "starts_per_minute")
+_KEPT_SECRETS: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class NewService:
+    """What the operator says of a new service. By default its runs are carried out by its own engine."""
+
+    name: str
+    tasks: tuple[str, ...]
+    executors: tuple[Executor, ...] = (Executor.SERVICE,)
+    starts_per_minute: int = STARTS_PER_MINUTE
+    callback_urls: tuple[str, ...] = ()
+    webhook_url: str = ""
+    title: str = ""
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to change; None: leave it. The first three are the operator's alone."""
+
+    tasks: tuple[str, ...] | None = None
+    executors: tuple[Executor, ...] | None = None
+    starts_per_minute: int | None = None
+    callback_urls: tuple[str, ...] | None = None
+    webhook_url: str | None = None
+    title: str | None = None
+    description: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A new service and its two secrets, shown this once."""
+
+    service: ServiceView
+    secret: Secret
+    webhook_secret: Secret
+
+
+def create(ctx: Context, operator: audit.Actor, new: NewService) -> Created:
+    """Register a service. Raises InvalidRequestError (`unknown_task`, `invalid_url`, …) and ConflictError
+    (`service_exists`)."""
+    values = _values(new)
+    service_fields.verify(ctx.tasks, values)
+    service_id, now = str(uuid.uuid4()), ctx.clock.now()
+    values |= {"id": service_id, "created_at": now, "created_by": operator.id}
+    try:
+        with ctx.store.write() as connection:
+            _free_abandoned_name(connection, new.name, now)
+            store.insert(connection, state=ServiceState.CREATING, **values)
+    except IntegrityError:
+        raise ConflictError(
+            f"There is a service {new.name!r}.",
+            hint="Choose another name; `taskcred admin service list` shows those there are.",
+            code="service_exists",
+        ) from None
+    webhook_secret = service_secrets.draw_webhook_secret()
+    try:
+        ctx.vault.store(service_secrets.webhook_path(service_id), webhook_secret)
+    except TaskcredError:
+        with ctx.store.write() as connection:
+            _let_go(connection, service_id, new.name, now)
+        raise
+    secret = service_secrets.draw_secret()
+    with ctx.store.write() as connection:
+        row = store.find_for_change(connection, service_id)
+        if row is None or row.state != ServiceState.CREATING:
+            raise ConflictError(
+                "The vault took so long that the registration was given up.", hint="Repeat it."
+            )
+        store.change(connection, service_id, state=ServiceState.ACTIVE)
+        service_secrets.add(connection, service_id, secret, now)
+        details = {"name": new.name, "tasks": values["tasks"], "executors": values["executors"]}
+        record(ctx, connection, operator, "service:create", service_id, **details)
+        return Created(seen(ctx, connection, service_id), secret, webhook_secret)
+
+
+def update(
+    ctx: Context, by: By, service_id: str, change: Change, *, if_match: int | None = None
+) -> ServiceView:
+    """Change what is given. Raises StalePreconditionError where `if_match` is not the present revision,
+    else as `create`."""
+    actor = enter(ctx, by, service_id)
+    if isinstance(by, Principal) and any(getattr(change, name) is not None for name in _LIMITS):
+        raise ForbiddenError("What a service may is the operator's to say.", hint="Ask the operator.")
+    given = {name: value for name, value in _values(change).items() if value is not None}
+    with ctx.store.write() as connection:
+        row = for_change(connection, by, service_id)
+        verify_revision(row, if_match)
+        # What stays as it is was fine when it was written; a task may have left the catalogue since.
+        changed = {name: value for name, value in given.items() if value != getattr(row, name)}
+        if changed:
+            service_fields.verify(ctx.tasks, changed)
+            store.change(connection, service_id, **changed)
+            record(ctx, connection, actor, "service:update", service_id, changed=sorted(changed))
+        return seen(ctx, connection, service_id)
+
+
+def disable(ctx: Context, by: By, service_id: str, *, if_match: int | None = None) -> ServiceView:
+    """Refuse the service from now on, reversibly: its grants wait. Twice is fine."""
+    actor = enter(ctx, by, service_id)
+    with ctx.store.write() as connection:
+        row = for_change(connection, by, service_id)
+        verify_revision(row, if_match)
+        if row.state != ServiceState.DISABLED:
+            store.change(connection, service_id, state=ServiceState.DISABLED)
+            changes.append(connection, "service", service_id, ctx.clock.now())
+            record(ctx, connection, actor, "service:disable", service_id)
+        return seen(ctx, connection, service_id)
+
+
+def enable(ctx: Context, by: By, service_id: str, *, if_match: int | None = None) -> ServiceView:
+    """Let a disabled service in again; twice is fine."""
+    actor = enter(ctx, by, service_id)
+    with ctx.store.write() as connection:
+        row = for_change(connection, by, service_id)
+        verify_revision(row, if_match)
+        if row.state != ServiceState.ACTIVE:
+            store.change(connection, service_id, state=ServiceState.ACTIVE)
+            record(ctx, connection, actor, "service:enable", service_id)
+        return seen(ctx, connection, service_id)
+
+
+def end(ctx: Context, operator: audit.Actor, service_id: str) -> None:
+    """End the service for good, with its secrets, trusts and grants. Its name is free again."""
+    now = ctx.clock.now()
+    with ctx.store.write() as connection:
+        row = for_change(connection, operator, service_id)
+        ctx.revocations.append("service", service_id, "", "")
+        _let_go(connection, service_id, row.name, now)
+        changes.append(connection, "service", service_id, now)
+        record(ctx, connection, operator, "service:end", service_id, name=row.name)
+
+
+def get(ctx: Context, by: By, service_id: str) -> tuple[ServiceView, bool]:
+    """The service, and whether `by` looks after it: what others may see of it is its name, title and
+    description. Raises NotFoundError where there is none, or it ended."""
+    if isinstance(by, Principal):
+        authorize(ctx, by, Permission.SERVICE_READ, "service", service_id)
+    with ctx.store.read() as connection:
+        view = store.view(connection, to_read(connection, service_id), ctx.clock.now())
+        return view, looks_after(connection, by, service_id)
+
+
+def itself(ctx: Context, principal: Principal) -> ServiceView:
+    """The service that is calling."""
+    authorize(ctx, principal, Permission.SERVICE_READ_SELF, "service", principal.iam_id)
+    with ctx.store.read() as connection:
+        row = to_read(connection, id_of(principal.iam_id))
+        return store.view(connection, row, ctx.clock.now())
+
+
+def list_own(ctx: Context, by: By) -> list[ServiceView]:
+    """The services that a person looks after; all of them for the operator."""
+    if isinstance(by, Principal):
+        authorize(ctx, by, Permission.SERVICE_READ, "service")
+    administrator = by.iam_id if isinstance(by, Principal) else None
+    with ctx.store.read() as connection:
+        rows = store.list_all(connection, administrator=administrator)
+        return [store.view(connection, row, ctx.clock.now()) for row in rows]
+
+
+def find_by_name(ctx: Context, name: str) -> str:
+    """The id of the service of this name or id, for the operator. Raises NotFoundError."""
+    with ctx.store.read() as connection:
+        row = store.find_by_name(connection, name)
+        if row is None:
+            return str(to_read(connection, name).id)
+        return str(row.id)
+
+
+def tidy(ctx: Context) -> int:
+    """Finish what crashes and ends left, for the keeper: rows that never came to be, and webhook secrets in
+    the vault whose service is no more. Answers how many."""
+    now = ctx.clock.now()
+    with ctx.store.write() as connection:
+        abandoned = store.never_made(connection, now - _ABANDONED)
+        for row in abandoned:
+            _let_go(connection, row.id, row.name, now)
+        store.forget_ended_secrets(connection, now - _KEPT_SECRETS)
+    records = {path.split("/")[1]: path for path in ctx.vault.paths("services/")}
+    with ctx.store.read() as connection:
+        gone = [path for service_id, path in records.items() if _is_gone(connection, service_id)]
+    for path in gone:
+        ctx.vault.destroy(path)
+    return len(abandoned) + len(gone)
+
+
+def _is_gone(connection: sa.Connection, service_id: str) -> bool:
+    row = store.find(connection, service_id)
+    return row is None or row.state == ServiceState.ENDED
+
+
+def _free_abandoned_name(connection: sa.Connection, name: str, now: datetime) -> None:
+    """A registration that a crash cut off keeps nobody from this name until the keeper comes by."""
+    for row in store.never_made(connection, now - _ABANDONED):
+        if row.name == name:
+            _let_go(connection, row.id, name, now)
+
+
+def _let_go(connection: sa.Connection, service_id: str, name: str, now: datetime) -> None:
+    """The row stays, for what refers to it; nothing can use it, and its name is free."""
+    store.end_secrets(connection, service_id, now)
+    store.remove_trusts(connection, service_id)
+    free = f"{name[:20]} ended {service_id}"
+    store.change(connection, service_id, state=ServiceState.ENDED, name=free, ended_at=now)
+
+
+def _values(said: NewService | Change) -> dict[str, Any]:
+    """By column; tuples as the lists that JSON has."""
+    values = {name: getattr(said, name) for name in said.__dataclass_fields__}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
