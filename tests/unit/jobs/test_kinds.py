@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from taskcred.authorities import write_ca_file
 from taskcred.domain.keytext import STANDIN_KEY_PREFIX, new_key
 from taskcred.domain.tasks import Task, TaskKind
-from taskcred.jobs.environment import job_environment, write_ca_file
-from taskcred.jobs.kinds import command, http, python
+from taskcred.jobs.environment import job_environment
+from taskcred.jobs.kinds import command, python
 
 
 def a_command(*argv: str, **properties: dict[str, Any]) -> Task:
@@ -75,35 +76,3 @@ def test_our_authority_joins_the_public_ones(tmp_path: Path) -> None:
     write_ca_file(own, target)
     assert "OUR AUTHORITY" in target.read_text()
     assert target.stat().st_mode & 0o777 == 0o644  # jobs are another user
-
-
-@pytest.mark.parametrize(
-    ("address", "explicit", "permitted"),
-    [
-        ("93.184.216.34", False, True),
-        ("2606:2800:220:1::1", False, True),
-        ("10.0.0.1", False, False),
-        ("10.0.0.1", True, True),
-        ("127.0.0.1", False, False),
-        ("127.0.0.1", True, True),
-        ("::1", True, True),
-        ("fd00::1", False, False),
-        ("fd00::1", True, True),
-        ("::ffff:10.0.0.1", False, False),
-        ("::ffff:169.254.169.254", True, False),
-        ("169.254.169.254", False, False),
-        ("169.254.169.254", True, False),
-        ("fe80::1%eth0", True, False),
-        ("0.0.0.0", True, False),  # noqa: S104 - refused, not bound
-        ("::", True, False),
-        ("224.0.0.1", True, False),
-        ("255.255.255.255", True, False),
-        ("240.0.0.1", True, False),
-        ("100.64.0.1", False, False),
-        ("64:ff9b::a9fe:a9fe", True, False),
-        ("64:ff9b::5db8:d822", False, True),
-        ("2002:a00:1::", False, False),
-    ],
-)
-def test_which_addresses_may_be_called(address: str, explicit: bool, permitted: bool) -> None:
-    assert http.is_permitted(address, explicit=explicit) is permitted

@@ -5,17 +5,14 @@ Where it may go is the administrator's list `jobs.http_allow`, matched by name a
 - "host" allows that host on the default port of the scheme, and only where its name resolves to public
   addresses. Somebody who controls the name's DNS cannot point it into the network taskcred runs in.
 - "host:port" allows that very port and, being explicit, private and loopback addresses too.
-- Link-local (cloud metadata), multicast, unspecified and reserved addresses are never called.
 
-The address that was checked is the address that is connected to. Redirects are not followed: they would
+`services.outbound` says which addresses are never called. Redirects are not followed: they would
 carry the token elsewhere. Parameters are the JSON body, for GET and DELETE the query.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import json
-import socket
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,11 +26,11 @@ from taskcred.domain.runs import AttemptOutcome
 from taskcred.domain.secret import Secret
 from taskcred.domain.tasks import Task
 from taskcred.jobs.kinds.command import with_defaults
+from taskcred.services import outbound
+from taskcred.services.outbound import DEFAULT_PORTS
 
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _MOST: Final = 1_048_576  # bytes of an answer that are read; the rest is not
 _CONNECT: Final = 10.0  # seconds
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,45 +62,19 @@ def _target(url: str, allow: tuple[str, ...]) -> _Target | tuple[str, str]:
         port = parts.port
     except ValueError:
         return "is not a URL", "Write https://host/path."
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
         return "is not an http(s) URL", "Write https://host/path."
     if parts.username is not None or parts.fragment:
         return "has user information or a fragment", "Write https://host/path; the token is sent by itself."
     host = parts.hostname.lower().rstrip(".")
     shown = f"[{host}]" if ":" in host else host
-    chosen = port or _DEFAULT_PORTS[parts.scheme]
+    chosen = port or DEFAULT_PORTS[parts.scheme]
     entries = {entry.lower() for entry in allow}
     if f"{shown}:{chosen}" in entries:
         return _Target(parts.scheme, host, chosen, explicit=True)
-    if shown in entries and chosen == _DEFAULT_PORTS[parts.scheme]:
+    if shown in entries and chosen == DEFAULT_PORTS[parts.scheme]:
         return _Target(parts.scheme, host, chosen, explicit=False)
     return f"calls {shown}:{chosen}, which jobs.http_allow does not list", f'Add "{shown}:{chosen}" to it.'
-
-
-def _addresses(target: _Target) -> list[str]:
-    found = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
-    return [str(entry[4][0]) for entry in found if is_permitted(str(entry[4][0]), explicit=target.explicit)]
-
-
-def is_permitted(text: str, *, explicit: bool) -> bool:
-    """Whether the address `text` may be called; `explicit`: private and loopback ones are meant."""
-    address = _unwrapped(ipaddress.ip_address(text.partition("%")[0]))
-    if address.is_loopback:
-        return explicit
-    if address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved:
-        return False
-    return address.is_global or (explicit and address.is_private)
-
-
-def _unwrapped(
-    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
-) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """The IPv4 address that an IPv6 address leads to: mapped, NAT64 (RFC 6052) or 6to4."""
-    if not isinstance(address, ipaddress.IPv6Address):
-        return address
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.ipv4_mapped or address.sixtofour or address
 
 
 def perform(
@@ -141,7 +112,7 @@ def _perform(
     if isinstance(target, tuple):
         return Answer(AttemptOutcome.FAILED, f"The task's URL {target[0]}.", b"")
     try:
-        addresses = _addresses(target)
+        addresses = outbound.addresses(target.host, target.port, explicit=target.explicit)
     except OSError:
         return Answer(AttemptOutcome.FAILED, f"The name {target.host} does not resolve.", b"")
     if not addresses:
@@ -160,9 +131,7 @@ def _perform(
 
 
 def _send(task: Task, values: Mapping[str, Any], target: _Target, address: str, token: Secret) -> Answer:
-    parts = urlsplit(task.url)
-    literal = f"[{address}]" if ":" in address else address
-    url = parts._replace(netloc=f"{literal}:{target.port}").geturl()
+    pinned = outbound.pinned(task.url, target.host, target.port, address)
     in_query = task.method in ("GET", "DELETE")
     seconds = min(task.timeout, timedelta(hours=1)).total_seconds()
     with (
@@ -170,12 +139,12 @@ def _send(task: Task, values: Mapping[str, Any], target: _Target, address: str, 
         httpx.Client(trust_env=False, timeout=httpx.Timeout(seconds, connect=_CONNECT)) as client,
         client.stream(
             task.method,
-            url,
-            params=httpx.QueryParams(parts.query).merge(_query(values)) if in_query else None,
+            pinned.url,
+            params=httpx.QueryParams(urlsplit(task.url).query).merge(_query(values)) if in_query else None,
             json=None if in_query else dict(values),
             # The service called needs the token: that is what the task is for.
-            headers={"Host": parts.netloc, "Authorization": f"Bearer {token.reveal()}"},
-            extensions={"sni_hostname": target.host},
+            headers={**pinned.headers, "Authorization": f"Bearer {token.reveal()}"},
+            extensions=pinned.extensions,
         ) as response,
     ):
         body = bytearray()
