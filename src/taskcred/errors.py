@@ -28,11 +28,14 @@ class TaskcredError(Exception):
     """Base of everything we raise on purpose.
 
     `code` is stable and documented in docs/errors.md; `details` holds JSON values that help a program
-    (an existing id, the name of a field), never a secret.
+    (an existing id, the name of a field), never a secret. `status` is the HTTP status where the error is
+    another server's answer; `retry_after` says after how many seconds trying again may help.
     """
 
     code: ClassVar[str] = "internal"
     retry: ClassVar[Retry] = "never"
+    status: int | None = None
+    retry_after: int | None = None
 
     def __init__(
         self,
@@ -109,6 +112,7 @@ class RateLimitedError(RequestError):
 
     code = "rate_limited"
     retry = "later"
+    retry_after: int
 
     def __init__(self, message: str, *, retry_after: int = 1, hint: str = "", **details: Any) -> None:
         super().__init__(message, hint=hint or f"Try again in {retry_after} s.", **details)
@@ -120,7 +124,7 @@ class UnavailableError(TaskcredError):
 
     code = "unavailable"
     retry = "later"
-    retry_after = 2
+    retry_after: int | None = 2
 
 
 class VaultSealedError(UnavailableError):

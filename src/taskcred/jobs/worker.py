@@ -26,6 +26,7 @@ from typing import Final
 
 import structlog
 
+from taskcred.authorities import write_ca_file
 from taskcred.config import JobSettings
 from taskcred.data_dir import DataDir
 from taskcred.domain.secret import Secret
@@ -33,7 +34,6 @@ from taskcred.errors import ConfigurationError, UnavailableError
 from taskcred.jobs import isolation
 from taskcred.jobs.dispatch import Dispatch, Host, Live, Stopping, insist
 from taskcred.jobs.engine import Engine
-from taskcred.jobs.environment import write_ca_file
 from taskcred.jobs.launcher import remove_tree
 from taskcred.jobs.queue import DbosQueue
 from taskcred.jobs.web_client import WebClient

@@ -1,0 +1,143 @@
+"""The errors a program meets: the house's tree, and what only a client can say.
+
+Every one has `message`, `hint`, `error_code`, `action_url`, `status` and `retry_after`; match the class or
+the code, never the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final
+
+from taskcred.errors import (
+    ConfigurationError,
+    ConflictError,
+    ForbiddenError,
+    IntegrityError,
+    InvalidRequestError,
+    InvalidTokenError,
+    KeyRefusedError,
+    NotFoundError,
+    OutOfTouchError,
+    PolicyViolationError,
+    RateLimitedError,
+    RequestError,
+    StalePreconditionError,
+    StoreBusyError,
+    TaskcredError,
+    UnavailableError,
+    UpstreamUnavailableError,
+    VaultSealedError,
+    VaultUnreachableError,
+    WrongMasterKeyError,
+)
+
+__all__ = [
+    "ConfigurationError",
+    "ConflictError",
+    "ForbiddenError",
+    "InvalidRequestError",
+    "InvalidTokenError",
+    "KeyRefusedError",
+    "NotFoundError",
+    "PolicyViolationError",
+    "RateLimitedError",
+    "RequestError",
+    "StalePreconditionError",
+    "TaskcredError",
+    "UnavailableError",
+    "WaitTimeoutError",
+    "WaitingForCredential",
+]
+
+
+class WaitingForCredential(ConflictError):  # noqa: N818 - not a failure: the run goes on by itself
+    """The run is parked: its owner has no usable task credential. Show them `prompt_url`; it carries no
+    authority, only the owner can answer there."""
+
+    code = "parked"
+
+    def __init__(self, prompt_url: str | None) -> None:
+        super().__init__(
+            "The run waits for a task credential of its owner.",
+            hint="Its owner answers the prompt; then the run is queued by itself.",
+            action_url=prompt_url,
+        )
+        self.status = HTTPStatus.CONFLICT
+
+    @property
+    def prompt_url(self) -> str | None:
+        """The page where the owner answers."""
+        return self.action_url
+
+
+class WaitTimeoutError(UnavailableError, TimeoutError):
+    """What was waited for did not happen in the time given; it may yet."""
+
+
+# Where the server's code is a class's own, the class is known exactly.
+KNOWN_BY_CODE: Final[Mapping[str | None, type[TaskcredError]]] = {
+    kind.code: kind
+    for kind in (
+        KeyRefusedError,
+        VaultSealedError,
+        VaultUnreachableError,
+        StoreBusyError,
+        UpstreamUnavailableError,
+        OutOfTouchError,
+        ConfigurationError,
+        IntegrityError,
+        WrongMasterKeyError,
+    )
+}
+_TAKEN: Final = {"self", "retry_after"}
+_BY_STATUS: Final[Mapping[int, type[TaskcredError]]] = {
+    HTTPStatus.BAD_REQUEST: InvalidRequestError,
+    HTTPStatus.UNAUTHORIZED: InvalidTokenError,
+    HTTPStatus.FORBIDDEN: ForbiddenError,
+    HTTPStatus.NOT_FOUND: NotFoundError,
+    HTTPStatus.CONFLICT: ConflictError,
+    HTTPStatus.PRECONDITION_FAILED: StalePreconditionError,
+    HTTPStatus.UNPROCESSABLE_ENTITY: PolicyViolationError,
+    HTTPStatus.BAD_GATEWAY: UnavailableError,
+    HTTPStatus.SERVICE_UNAVAILABLE: UnavailableError,
+    HTTPStatus.GATEWAY_TIMEOUT: UnavailableError,
+}
+
+
+def error_of(status: int, headers: Mapping[str, str], body: Any, path: str) -> TaskcredError:
+    """What a refusal of the server means: problem+json (RFC 9457), IBM's container, or IBM's token
+    endpoint. `headers` has its names in lower case, `body` is the JSON value."""
+    said = _said(body)
+    message = said.pop("message", "") or f"{path} answered {status}."
+    code, hint, action_url = said.pop("code", None), said.pop("hint", ""), said.pop("action_url", None)
+    # What is left helps a program: an existing id, the field that is wrong.
+    details = {name: value for name, value in said.items() if name.isidentifier() and name not in _TAKEN}
+    wait = headers.get("retry-after", "")
+    retry_after = int(wait) if wait.isdigit() else None
+    error: TaskcredError
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        error = RateLimitedError(message, retry_after=retry_after or 1, hint=hint, code=code, **details)
+    else:
+        fallback = RequestError if status < HTTPStatus.INTERNAL_SERVER_ERROR else TaskcredError
+        kind = KNOWN_BY_CODE.get(code) or _BY_STATUS.get(status, fallback)
+        error = kind(message, hint=hint, code=code, action_url=action_url, **details)
+        error.retry_after = retry_after
+    error.status = status
+    return error
+
+
+def _said(body: Any) -> dict[str, Any]:
+    """The answer's members under our names."""
+    if not isinstance(body, dict):
+        return {}
+    if "errorMessage" in body:  # IBM's token endpoint
+        return {"message": body["errorMessage"], "code": body.get("errorCode")}
+    if "status_code" in body and body.get("errors"):  # IBM's resources
+        said = {"request_id": body.get("trace", ""), **body["errors"][0]}
+        said["action_url"] = said.pop("more_info", "") or None
+        return said
+    said = {name: value for name, value in body.items() if name not in {"type", "title", "status"}}
+    said["message"] = said.pop("detail", "")
+    return said

@@ -1,0 +1,111 @@
+"""The thread that says "still here" for an attempt, and carries its news."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from typing import Any, Final
+
+from taskcred.client import forking, operations, protocol
+from taskcred.client.drivers import SyncDriver
+from taskcred.errors import ConflictError, InvalidRequestError, NotFoundError, TaskcredError
+
+_SOON: Final = 1.0  # seconds between two heartbeats, at least, where there is news
+_PART: Final = 32_768  # characters of output in one heartbeat
+_KEPT: Final = 1_048_576  # characters of output that wait for a server that is away; the rest is dropped
+
+
+class Heartbeat:
+    """Beats from its own thread until it is stopped or the server says that the attempt has ended. Outages
+    are waited out: whether they were too long is the server's to say."""
+
+    def __init__(self, driver: SyncDriver, run_id: str, attempt_id: str, every: float) -> None:
+        self._driver: Final = driver
+        self._run_id: Final = run_id
+        self._attempt_id: Final = attempt_id
+        self._every: Final = every
+        self._wake = threading.Condition()
+        self._progress: dict[str, Any] | None = None
+        self._output = ""
+        self._stopped = False
+        self._is_copy = False
+        self.cancel_requested = False
+        self.ended = False
+        self._thread = threading.Thread(target=self._beat, name="taskcred-heartbeat", daemon=True)
+        self._thread.start()
+        forking.follow(self)
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether this process is a fork of the one that began the attempt: it says nothing for it."""
+        return self._is_copy
+
+    def tell(self, *, progress: dict[str, Any] | None = None, output: str = "") -> None:
+        """News for the next heartbeat, which is soon. Of several reports of progress the last one counts."""
+        if self._is_copy:
+            raise InvalidRequestError(
+                "This process is a fork of the one that began the attempt.",
+                hint="Report from there; a fork has the session only.",
+            )
+        with self._wake:
+            self._progress = progress or self._progress
+            self._output = (self._output + output)[:_KEPT]
+            self._wake.notify()
+
+    def stop(self) -> list[Mapping[str, Any]]:
+        """End the thread; the news that it had no time to tell."""
+        with self._wake:
+            self._stopped = True
+            self._wake.notify()
+        self._thread.join()
+        unsent: list[Mapping[str, Any]] = []
+        while news := self._next():
+            unsent.append(news)
+        return unsent
+
+    def after_fork(self) -> None:
+        """In the child: there is no thread, and none is wanted."""
+        self._is_copy = True
+
+    def _beat(self) -> None:
+        last, failures = protocol.now(), 0
+        while True:
+            with self._wake:
+                while not self._stopped:
+                    has_news = self._progress is not None or self._output
+                    due = last + (_SOON if has_news and not failures else self._every)
+                    if failures:
+                        due = last + min(self._every, protocol.pause_after(failures, None))
+                    left = due - protocol.now()
+                    if left <= 0:
+                        break
+                    self._wake.wait(left)
+                if self._stopped:
+                    return
+                news = self._next()
+            last = protocol.now()
+            try:
+                asked = self._driver.run(operations.heartbeat(self._run_id, self._attempt_id, news))
+            except (ConflictError, NotFoundError):
+                self.ended = True
+                return
+            except TaskcredError:  # whatever it is, somebody may mend it before the silence is too long
+                failures += 1
+                self._take_back(news)
+            else:
+                failures = 0
+                self.cancel_requested = self.cancel_requested or asked
+
+    def _next(self) -> dict[str, Any]:
+        """The next part of the news; empty where there is none."""
+        news: dict[str, Any] = {}
+        if self._progress is not None:
+            news["progress"], self._progress = self._progress, None
+        if self._output:
+            news["output"], self._output = self._output[:_PART], self._output[_PART:]
+        return news
+
+    def _take_back(self, news: Mapping[str, Any]) -> None:
+        with self._wake:
+            self._progress = self._progress or news.get("progress")
+            self._output = (news.get("output", "") + self._output)[:_KEPT]
