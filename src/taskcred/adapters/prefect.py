@@ -1,0 +1,85 @@
+"""Prefect 3: a block that holds the service's client credentials and opens attempts inside flows and tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from prefect import get_run_logger
+from prefect.artifacts import create_link_artifact
+from prefect.blocks.core import Block
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.exceptions import MissingContextError
+from pydantic import Field, SecretStr
+
+from taskcred.adapters.attempts import Job, Verdict, begun_when_answered, carried_out
+from taskcred.adapters.owners import grant_of
+from taskcred.client import Attempt, Client
+
+
+class TaskcredService(Block):
+    """The service that Prefect is in taskcred. `owners` says which iam_id a name of ours stands for."""
+
+    _block_type_name = "taskcred service"
+    _block_type_slug = "taskcred-service"
+    _description = "Lets flows act for their owner with a stand-in key, never with the owner's own."
+
+    url: str = Field(description="The server, such as https://taskcred.example.org.")
+    client_id: str = Field(description="As `taskcred admin service create` printed it.")
+    client_secret: SecretStr = Field(description="As printed once by the same command.")
+    owners: dict[str, str] = Field(default_factory=dict, description="Names, and whose iam_id each is.")
+    ca_file: str | None = Field(default=None, description="PEM file of the server's authority.")
+
+    def get_client(self) -> Client:
+        """A client that signs in as the service."""
+        # The client proves itself to the server with it.
+        secret = self.client_secret.get_secret_value()
+        return Client(self.url, client_id=self.client_id, client_secret=secret, ca_file=self.ca_file)
+
+    @contextmanager
+    def attempt(
+        self, task: str, *, owner: str, parameters: Mapping[str, Any] | None = None
+    ) -> Iterator[Attempt]:
+        """An attempt of `task` for `owner`, a name in `owners`, around what the flow or task does.
+
+        Retries of Prefect's are further attempts of the same run. Where the owner has no usable task
+        credential this waits, and shows the address of the prompt in the log and as a link artifact.
+        """
+        place = TaskRunContext.get() or FlowRunContext.get()
+        if place is None:
+            raise MissingContextError("TaskcredService.attempt() works inside a flow or a task of Prefect.")
+        with self.get_client() as client:
+            job = Job(
+                key=f"prefect {_run(place).id}",
+                task=task,
+                grant_id=grant_of(client, self.owners, owner, task),
+                parameters=parameters or {},
+                reference=f"Prefect {_run(place).name}",
+            )
+            begun = begun_when_answered(client, job, _show)
+            with carried_out(begun, lambda error: _verdict(error, place)) as attempt:
+                yield attempt
+
+
+def _run(place: Any) -> Any:
+    """The task run or flow run of a context."""
+    return place.task_run if isinstance(place, TaskRunContext) else place.flow_run
+
+
+def _show(prompt_url: str) -> None:
+    get_run_logger().warning("Waiting for the owner's task credential; they answer at %s", prompt_url)
+    create_link_artifact(
+        link=prompt_url,
+        link_text="Answer in taskcred",
+        key="taskcred-prompt",
+        description="This run waits for a task credential of its owner, who alone can answer.",
+    )
+
+
+def _verdict(error: BaseException, place: Any) -> Verdict:
+    """What Prefect will make of an exception, said in our words."""
+    if not isinstance(error, Exception):
+        return Verdict("failed")  # an interrupt: Prefect ends the run
+    step = place.task if isinstance(place, TaskRunContext) else place.flow
+    return Verdict("failed", again=_run(place).run_count <= step.retries)
