@@ -9,10 +9,10 @@ import sqlalchemy as sa
 
 from taskcred.iam import tables
 from taskcred.iam.database import NOBODY, Database
-from taskcred.iam.passwords import FORGET_AFTER
+from taskcred.iam.throttle import FORGET_AFTER
 
 _EXPIRED_KEYS_STAY: Final = timedelta(days=90)  # as IBM documents it
-_CODES_STAY: Final = timedelta(days=1)  # long enough to notice that one is presented twice
+_CODES_STAY: Final = timedelta(days=1)  # long enough to notice that one is presented twice, or too late
 
 
 def sweep(database: Database, now: datetime) -> None:
@@ -23,9 +23,8 @@ def sweep(database: Database, now: datetime) -> None:
     with database.write() as connection:
         for table in (t.sign_ins, t.refresh_tokens, t.sign_in_links):
             connection.execute(sa.delete(table).where(table.c.expires_at <= now))
-        connection.execute(
-            sa.delete(t.authorization_codes).where(t.authorization_codes.c.expires_at <= now - _CODES_STAY)
-        )
+        for codes in (t.authorization_codes, t.device_codes):
+            connection.execute(sa.delete(codes).where(codes.c.expires_at <= now - _CODES_STAY))
         connection.execute(
             sa.delete(t.password_tries).where(
                 t.password_tries.c.last_at <= now - FORGET_AFTER, t.password_tries.c.blocked_until <= now

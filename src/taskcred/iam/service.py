@@ -9,12 +9,14 @@ from typing import Final
 
 from taskcred.iam.clients import Clients
 from taskcred.iam.database import Database
+from taskcred.iam.devices import Devices
 from taskcred.iam.exchange import Exchange
 from taskcred.iam.housekeeping import sweep
-from taskcred.iam.passwords import Passwords, Throttle
+from taskcred.iam.passwords import Passwords
 from taskcred.iam.signing import SigningKeys
 from taskcred.iam.signins import SignIns
 from taskcred.iam.stored_values import StoredValues
+from taskcred.iam.throttle import Throttle
 from taskcred.iam.tokens import Tokens
 from taskcred.ports import Clock, RevocationLog, Vault
 
@@ -52,6 +54,7 @@ class LocalIam:
         self.passwords: Final = Passwords()
         self.throttle: Final = Throttle(self.database, clock)
         self.sign_ins: Final = SignIns(self.database, clock, ttl=config.sign_in_ttl)
+        self.devices: Final = Devices(self.database, clock, sign_in_ttl=config.sign_in_ttl)
         self.stored_values: Final = StoredValues(self.database, vault, clock)
 
     def prepare(self) -> None:

@@ -18,14 +18,13 @@ from taskcred.iam.authorize import (
     redirect_with,
 )
 from taskcred.iam.clients import COMMAND_LINE
-from taskcred.iam.database import NOBODY, remember
 from taskcred.iam.errors import answer_for
 from taskcred.iam.pages import MAX_VALUE, Pages
+from taskcred.iam.proof import WRONG, proven
 from taskcred.iam.service import LocalIam
 from taskcred.iam.signins import SignIn
 
 _Answer = werkzeug.Response
-_WRONG = "The e-mail address or the password is wrong."
 
 
 def routes(iam: LocalIam) -> Blueprint:
@@ -60,13 +59,13 @@ def routes(iam: LocalIam) -> Blueprint:
         asked = read_request(request.args, iam.clients, iam.config.issuer)
         email = request.form.get("email", "").strip().lower()[:MAX_VALUE]
         try:
-            user = _proven(iam, email, Secret(request.form.get("password", "")), request.remote_addr or "")
+            user = proven(iam, email, Secret(request.form.get("password", "")), request.remote_addr or "")
         except RateLimitedError as error:
             response = _form(pages, asked, status=429, email=email, wait=error.retry_after)
             response.headers["Retry-After"] = str(error.retry_after)
             return response
         if user is None:
-            return _form(pages, asked, status=422, email=email, problem=_WRONG)
+            return _form(pages, asked, status=422, email=email, problem=WRONG)
         sign_in, value = iam.sign_ins.begin(
             user.iam_id, how="password", instead_of=pages.sign_in_value(request)
         )
@@ -124,28 +123,6 @@ def routes(iam: LocalIam) -> Blueprint:
         return _signed_out(iam, pages)
 
     return blueprint
-
-
-def _proven(iam: LocalIam, email: str, password: Secret, address: str) -> accounts.User | None:
-    """The user whose password this is. Raises RateLimitedError."""
-    iam.throttle.begin(email, address)
-    with iam.database.read() as connection:
-        user = accounts.find_user(connection, email)
-    if not iam.passwords.is_right(password, user.password_hash if user else None) or user is None:
-        # For an address that is nobody's as well, or the time an answer takes would tell which are known.
-        with iam.database.write() as connection:
-            remember(
-                connection,
-                at=iam.clock.now(),
-                action="user:sign_in_refused",
-                target=user.iam_id if user else NOBODY,
-                iam_id="",
-                account_id="",
-                params={"address": address},
-            )
-        return None
-    iam.throttle.succeeded(email, address)
-    return user
 
 
 def _send_code(iam: LocalIam, asked: AuthorizationRequest, sign_in: SignIn) -> _Answer:

@@ -1,4 +1,4 @@
-"""Sign-ins of people: the browser's session, authorization codes, refresh tokens, one-time links.
+"""Sign-ins of people: the browser's session, authorization codes, refresh tokens.
 
 Each is a random value kept by its digest. What was made from a sign-in carries its id and ends with it.
 
@@ -24,6 +24,7 @@ from taskcred.errors import InvalidRequestError
 from taskcred.iam import tables
 from taskcred.iam.database import Database, remember
 from taskcred.iam.errors import REFRESH_TOKEN_INVALID
+from taskcred.iam.tokens import GRANT_CODE
 from taskcred.ports import Clock
 
 CODE_TTL: Final = timedelta(seconds=60)
@@ -53,7 +54,7 @@ class CodeRequest:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a code or a refresh token stands for."""
+    """What a code or a refresh token stands for. `grant_type` says how the person proved who they are."""
 
     sign_in_id: str
     client_id: str
@@ -61,6 +62,7 @@ class Grant:
     account_id: str
     scope: str
     auth_time: datetime
+    grant_type: str
     nonce: str = ""
 
 
@@ -160,7 +162,6 @@ class SignIns:
         """The grant behind a code, and a refresh token. Raises InvalidRequestError, one answer for
         every way a code can be wrong. A code presented twice ends what the first one got (RFC 6749, 4.1.2)."""
         now = self._clock.now()
-        refresh_token = new_value()
         refused = InvalidRequestError(
             "The authorization code is not valid, or no longer.",
             hint="Sign in again; a code is good once, for a minute, for the client that asked for it.",
@@ -170,7 +171,7 @@ class SignIns:
             row = connection.execute(sa.select(_c).where(_c.c.digest == code.digest())).first()
             replayed = row is not None and row.used_at is not None
             if replayed:
-                connection.execute(sa.delete(_r).where(_r.c.code_digest == code.digest()))
+                end_refresh_tokens(connection, code.digest())
             elif row is not None:
                 connection.execute(sa.update(_c).where(_c.c.digest == row.digest).values(used_at=now))
             if (
@@ -183,24 +184,12 @@ class SignIns:
             ):
                 granted = None
             else:
-                granted = _grant(row, row.nonce)
-                connection.execute(
-                    sa.insert(_r).values(
-                        digest=refresh_token.digest(),
-                        sign_in_id=row.sign_in_id,
-                        code_digest=row.digest,
-                        client_id=row.client_id,
-                        scope=row.scope,
-                        iam_id=row.iam_id,
-                        account_id=row.account_id,
-                        auth_time=row.auth_time,
-                        expires_at=row.auth_time + self._ttl,
-                    )
-                )
+                grant = grant_of_row(row, GRANT_CODE, row.nonce)
+                granted = grant, keep_refresh_token(connection, grant, row.digest, self._ttl)
         # Raised after the commit: a code that was tried with a wrong verifier stays used up.
         if granted is None:
             raise refused
-        return granted, refresh_token
+        return granted
 
     def grant_of(self, refresh_token: Secret, client_id: str) -> Grant:
         """What a refresh token of this client stands for. Raises InvalidRequestError."""
@@ -219,15 +208,50 @@ class SignIns:
                 code="invalid_grant",
                 bxnim=REFRESH_TOKEN_INVALID,
             )
-        return _grant(row)
+        return grant_of_row(row, row.grant_type)
 
 
 def _row(connection: sa.Connection, value: Secret) -> sa.Row[str, str] | None:
     return connection.execute(sa.select(_s.c.id, _s.c.iam_id).where(_s.c.digest == value.digest())).first()
 
 
-def _grant(row: sa.Row[Any], nonce: str = "") -> Grant:
-    return Grant(row.sign_in_id, row.client_id, row.iam_id, row.account_id, row.scope, row.auth_time, nonce)
+def grant_of_row(row: sa.Row[Any], grant_type: str, nonce: str = "") -> Grant:
+    """What the row of a code or a refresh token stands for."""
+    return Grant(
+        row.sign_in_id,
+        row.client_id,
+        row.iam_id,
+        row.account_id,
+        row.scope,
+        row.auth_time,
+        grant_type,
+        nonce,
+    )
+
+
+def keep_refresh_token(connection: sa.Connection, grant: Grant, code_digest: bytes, ttl: timedelta) -> Secret:
+    """A refresh token for the grant that the code with this digest was good for."""
+    refresh_token = new_value()
+    connection.execute(
+        sa.insert(_r).values(
+            digest=refresh_token.digest(),
+            sign_in_id=grant.sign_in_id,
+            code_digest=code_digest,
+            grant_type=grant.grant_type,
+            client_id=grant.client_id,
+            scope=grant.scope,
+            iam_id=grant.iam_id,
+            account_id=grant.account_id,
+            auth_time=grant.auth_time,
+            expires_at=grant.auth_time + ttl,
+        )
+    )
+    return refresh_token
+
+
+def end_refresh_tokens(connection: sa.Connection, code_digest: bytes) -> None:
+    """A code was presented twice: what the first one got ends (RFC 6749, 4.1.2)."""
+    connection.execute(sa.delete(_r).where(_r.c.code_digest == code_digest))
 
 
 def _answers(code_challenge: str, code_verifier: str) -> bool:
@@ -239,7 +263,7 @@ def _answers(code_challenge: str, code_verifier: str) -> bool:
 
 def _end(connection: sa.Connection, which: sa.ColumnElement[bool]) -> None:
     ended = sa.select(_s.c.id).where(which).scalar_subquery()
-    for table in (_c, _r):
+    for table in (_c, _r, tables.device_codes):
         connection.execute(sa.delete(table).where(table.c.sign_in_id.in_(ended)))
     connection.execute(sa.delete(_s).where(which))
 

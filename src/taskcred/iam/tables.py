@@ -76,6 +76,16 @@ service_ids = sa.Table(
     *_revisioned(),
 )
 
+# Persons who may act for a service id (`serviceid:act`). Asked for live by whoever lets somebody act.
+actors = sa.Table(
+    "actors",
+    metadata,
+    sa.Column("service_id", sa.ForeignKey("service_ids.id"), primary_key=True),
+    sa.Column("iam_id", sa.ForeignKey("users.iam_id"), primary_key=True, index=True),
+    sa.Column("given_at", Instant, nullable=False),
+    sa.Column("given_by", sa.String(128), nullable=False),
+)
+
 # A key's iam_id is a user's or a service id's: two tables, so no foreign key. Deleting a service id
 # deletes its keys in the same transaction, and an exchange joins both tables.
 api_keys = sa.Table(
@@ -168,12 +178,36 @@ refresh_tokens = sa.Table(
     metadata,
     _digest(),
     sa.Column("sign_in_id", sa.String(36), nullable=False, index=True),
-    sa.Column("code_digest", sa.LargeBinary(32), nullable=False, index=True),
+    sa.Column("code_digest", sa.LargeBinary(32), nullable=False, index=True),  # authorization or device code
+    sa.Column("grant_type", sa.String(64), nullable=False, server_default="authorization_code"),
     sa.Column("client_id", sa.String(64), nullable=False),
     sa.Column("scope", sa.String(255), nullable=False),
     sa.Column("iam_id", sa.String(128), nullable=False),
     sa.Column("account_id", sa.String(64), nullable=False),
     sa.Column("auth_time", Instant, nullable=False),
+    sa.Column("expires_at", Instant, nullable=False),
+)
+
+# Programs without a browser that ask to sign in (RFC 8628). The user code is no secret that proves anything:
+# who knows it can only sign in for the program that shows it.
+device_codes = sa.Table(
+    "device_codes",
+    metadata,
+    _digest(),
+    sa.Column("user_code", sa.String(16), nullable=False, unique=True),
+    sa.Column("client_id", sa.String(64), nullable=False),
+    sa.Column("scope", sa.String(255), nullable=False),
+    sa.Column(
+        "account_id", sa.String(64), nullable=False
+    ),  # as asked for, then as signed in to; may be empty
+    sa.Column("address", sa.String(64), nullable=False, index=True),  # where it was asked from
+    sa.Column("state", sa.String(16), nullable=False),  # pending, allowed, denied, used
+    sa.Column("sign_in_id", sa.String(36), nullable=False, server_default="", index=True),
+    sa.Column("iam_id", sa.String(128), nullable=False, server_default=""),
+    sa.Column("auth_time", Instant),
+    sa.Column("interval", sa.Integer, nullable=False),  # seconds; grows when the program asks too often
+    sa.Column("polled_at", Instant),
+    sa.Column("created_at", Instant, nullable=False),
     sa.Column("expires_at", Instant, nullable=False),
 )
 
@@ -185,7 +219,7 @@ sign_in_links = sa.Table(
     sa.Column("expires_at", Instant, nullable=False),
 )
 
-# Failed passwords by subject: a digest of an e-mail address or of a network address.
+# Failed passwords and user codes by subject: a digest of an e-mail address or of a network address.
 password_tries = sa.Table(
     "password_tries",
     metadata,

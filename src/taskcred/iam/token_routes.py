@@ -5,23 +5,32 @@ Grant parameters are read from the body and from the query, where some of IBM's 
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 
 from flask import Blueprint, Request, Response, jsonify, request
 
 from taskcred.domain.secret import Secret
-from taskcred.errors import ForbiddenError, InvalidRequestError, InvalidTokenError
-from taskcred.iam import accounts
+from taskcred.errors import ForbiddenError, InvalidRequestError, TaskcredError
+from taskcred.iam import accounts, oauth
 from taskcred.iam.clients import Client
 from taskcred.iam.errors import NOT_A_MEMBER, PROPERTY_INVALID
 from taskcred.iam.fields import missing
+from taskcred.iam.oauth import client_of, parameter, required_client
 from taskcred.iam.service import LocalIam
 from taskcred.iam.signing import ALGORITHM
-from taskcred.iam.tokens import GRANT_API_KEY, GRANT_CODE, GRANT_REFRESH, SCOPE, Proof, Subject
+from taskcred.iam.signins import Grant
+from taskcred.iam.tokens import (
+    GRANT_API_KEY,
+    GRANT_CODE,
+    GRANT_DEVICE,
+    GRANT_REFRESH,
+    SCOPE,
+    Proof,
+    Subject,
+)
 
 _PUBLISHED_FOR = "public, max-age=300"
+_GRANTS = (GRANT_API_KEY, GRANT_CODE, GRANT_DEVICE, GRANT_REFRESH)
 
 
 def routes(iam: LocalIam) -> Blueprint:
@@ -30,19 +39,23 @@ def routes(iam: LocalIam) -> Blueprint:
 
     @blueprint.post("/identity/token")
     def issue_token() -> Response:
-        grant_type = _parameter(request, "grant_type")
+        grant_type = parameter(request, "grant_type")
         if not grant_type:
             raise missing("grant_type")
-        client = _client(iam, request)
+        if grant_type == GRANT_DEVICE:
+            try:
+                return jsonify(_by_device_code(iam, request))
+            except TaskcredError as error:
+                return oauth.answer_error(error)
         if grant_type == GRANT_API_KEY:
-            return jsonify(_by_api_key(iam, request, client))
+            return jsonify(_by_api_key(iam, request, client_of(request, iam.clients)))
         if grant_type == GRANT_CODE:
-            return jsonify(_by_code(iam, request, client))
+            return jsonify(_by_code(iam, request))
         if grant_type == GRANT_REFRESH:
-            return jsonify(_by_refresh_token(iam, request, client))
+            return jsonify(_by_refresh_token(iam, request))
         raise InvalidRequestError(
             "This grant type is not supported here.",
-            hint=f"Use one of: {GRANT_API_KEY}, {GRANT_CODE}, {GRANT_REFRESH}.",
+            hint=f"Use one of: {', '.join(_GRANTS)}.",
             bxnim=PROPERTY_INVALID,
             field="grant_type",
         )
@@ -63,45 +76,53 @@ def routes(iam: LocalIam) -> Blueprint:
 
 
 def _by_api_key(iam: LocalIam, request: Request, client: Client | None) -> dict[str, Any]:
-    raw_key = _parameter(request, "apikey")
+    raw_key = parameter(request, "apikey")
     if not raw_key:
         raise missing("apikey")
     subject = iam.exchange.subject_of(Secret(raw_key))
     return iam.tokens.answer(subject, Proof(GRANT_API_KEY, client.id if client else ""))
 
 
-def _by_code(iam: LocalIam, request: Request, client: Client | None) -> dict[str, Any]:
-    given = {name: _parameter(request, name) for name in ("code", "redirect_uri", "code_verifier")}
+def _by_code(iam: LocalIam, request: Request) -> dict[str, Any]:
+    given = {name: parameter(request, name) for name in ("code", "redirect_uri", "code_verifier")}
     for name, value in given.items():
         if not value:
             raise missing(name)
-    client = client or _unnamed()
+    client = required_client(request, iam.clients)
     grant, refresh_token = iam.sign_ins.redeem(
         Secret(given["code"]),
         client_id=client.id,
         redirect_uri=given["redirect_uri"],
         code_verifier=given["code_verifier"],
     )
-    return iam.tokens.answer(
-        _member(iam, grant.iam_id, grant.account_id),
-        Proof(GRANT_CODE, client.id, grant.auth_time, grant.nonce),
-        scope=grant.scope,
-        refresh_token=refresh_token,
-    )
+    return _interactive(iam, grant, grant.account_id, refresh_token)
 
 
-def _by_refresh_token(iam: LocalIam, request: Request, client: Client | None) -> dict[str, Any]:
-    raw_token = _parameter(request, "refresh_token")
+def _by_device_code(iam: LocalIam, request: Request) -> dict[str, Any]:
+    device_code = parameter(request, "device_code")
+    if not device_code:
+        raise missing("device_code")
+    client = required_client(request, iam.clients)
+    grant, refresh_token = iam.devices.redeem(Secret(device_code), client.id)
+    return _interactive(iam, grant, grant.account_id, refresh_token)
+
+
+def _by_refresh_token(iam: LocalIam, request: Request) -> dict[str, Any]:
+    raw_token = parameter(request, "refresh_token")
     if not raw_token:
         raise missing("refresh_token")
-    client = client or _unnamed()
+    client = required_client(request, iam.clients)
     refresh_token = Secret(raw_token)
     grant = iam.sign_ins.grant_of(refresh_token, client.id)
-    account_id = _parameter(request, "account") or _parameter(request, "bss_account") or grant.account_id
-    # The grant type stays that of the sign-in: it says how the person proved who they are.
+    account_id = parameter(request, "account") or parameter(request, "bss_account") or grant.account_id
+    return _interactive(iam, grant, account_id, refresh_token)
+
+
+def _interactive(iam: LocalIam, grant: Grant, account_id: str, refresh_token: Secret) -> dict[str, Any]:
+    """Tokens for a person who signed in. However often they are refreshed, they say how and when that was."""
     return iam.tokens.answer(
         _member(iam, grant.iam_id, account_id),
-        Proof(GRANT_CODE, client.id, grant.auth_time),
+        Proof(grant.grant_type, grant.client_id, grant.auth_time, grant.nonce),
         scope=grant.scope,
         refresh_token=refresh_token,
     )
@@ -120,47 +141,18 @@ def _member(iam: LocalIam, iam_id: str, account_id: str) -> Subject:
     return Subject(iam_id, account_id, user.name, user.email)
 
 
-def _parameter(request: Request, name: str) -> str:
-    return request.form.get(name) or request.args.get(name) or ""
-
-
-def _client(iam: LocalIam, request: Request) -> Client | None:
-    """The client that presents itself, by Basic authentication (RFC 6749, 2.3.1) or parameters."""
-    header = request.headers.get("Authorization", "")
-    if header[:6].lower() == "basic ":
-        try:
-            raw = base64.b64decode(header[6:].strip(), validate=True).decode()
-        except (binascii.Error, ValueError):
-            raw = ""
-        client_id, _, secret = raw.partition(":")
-        return iam.clients.verify(client_id, Secret(secret))
-    client_id = _parameter(request, "client_id")
-    if not client_id:
-        return None
-    secret = _parameter(request, "client_secret")
-    return iam.clients.verify(client_id, Secret(secret) if secret else None)
-
-
-def _unnamed() -> Client:
-    raise InvalidTokenError(
-        "This grant needs a client.",
-        hint="Send client_id, or client id and secret with HTTP Basic.",
-        code="invalid_client",
-        bxnim=PROPERTY_INVALID,
-    )
-
-
 def _discovery(issuer: str) -> dict[str, Any]:
     """OpenID Connect Discovery 1.0, 3."""
     return {
         "issuer": issuer,
         "authorization_endpoint": f"{issuer}/authorize",
+        "device_authorization_endpoint": f"{issuer}/device_authorization",
         "token_endpoint": f"{issuer}/token",
         "jwks_uri": f"{issuer}/keys",
         "end_session_endpoint": f"{issuer}/sign-out",
         "response_types_supported": ["code"],
         "response_modes_supported": ["query"],
-        "grant_types_supported": [GRANT_API_KEY, GRANT_CODE, GRANT_REFRESH],
+        "grant_types_supported": list(_GRANTS),
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": [ALGORITHM],
         "scopes_supported": SCOPE.split(),

@@ -24,7 +24,9 @@ from taskcred.ports import Clock
 SCOPE: Final = "ibm openid"
 GRANT_API_KEY: Final = "urn:ibm:params:oauth:grant-type:apikey"
 GRANT_CODE: Final = "authorization_code"
+GRANT_DEVICE: Final = "urn:ietf:params:oauth:grant-type:device_code"
 GRANT_REFRESH: Final = "refresh_token"
+INTERACTIVE: Final = frozenset({GRANT_CODE, GRANT_DEVICE})  # a person signed in
 _LEEWAY: Final = 5  # seconds between the clocks of two hosts
 _MAX_TOKEN: Final = 8192
 
@@ -78,7 +80,7 @@ class Tokens:
             "expiration": issued_at + self._ttl,
             "scope": scope,
         }
-        if proof.grant_type == GRANT_CODE and "openid" in scope.split():
+        if proof.grant_type in INTERACTIVE and "openid" in scope.split():
             answer["id_token"] = self._keys.sign(self._id_claims(subject, proof, issued_at))
         return answer
 

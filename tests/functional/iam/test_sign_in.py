@@ -14,8 +14,9 @@ from joserfc.jwk import KeySet
 
 from taskcred.iam import tables
 from taskcred.iam.app import create_app
-from taskcred.iam.passwords import FORGET_AFTER, MIN_LENGTH
+from taskcred.iam.passwords import MIN_LENGTH
 from taskcred.iam.service import LocalIam
+from taskcred.iam.throttle import FORGET_AFTER
 from taskcred.testing import RecordingRevocations
 from tests.functional.iam.conftest import PASSWORD, Room, query_of
 
