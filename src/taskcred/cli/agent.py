@@ -33,14 +33,6 @@ def agent(
     reference: Annotated[
         str, typer.Option("--reference", metavar="TEXT", help="What people read at the run.")
     ] = "",
-    sdk_service: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--sdk-service",
-            metavar="NAME",
-            help="A service of IBM's SDKs that the work uses, such as iam_identity; repeat for more.",
-        ),
-    ] = None,
     address: Annotated[
         list[str] | None,
         typer.Option(
@@ -68,7 +60,6 @@ def agent(
     with Client() as client:
         work = Work(
             Job(key, task, grant, parameters.read(values or [], {}), reference),
-            sdk_services=sdk_service or [],
             addresses=address or [],
         )
         own = Agent(client, work, SharedFiles(directory), stop)

@@ -33,6 +33,7 @@ class _Live:
             connection.url, begun.stand_in_key, ca_file=connection.ca_file, timeout=connection.timeout
         )
         self._key: Final = begun.stand_in_key
+        self._sdk_services: Final = begun.sdk_services
         self._connection: Final = connection
         self._patience: Final = begun.silence_seconds
         self._beat: Final = Heartbeat(driver, run.id, begun.attempt_id, begun.heartbeat_seconds)
@@ -60,8 +61,10 @@ class _Live:
 
     def environment(self, services: Iterable[str] = ()) -> dict[str, str]:
         """Variables for a child process, to be laid over a copy of this one's: the stand-in key where IBM's
-        SDKs look for an API key, for each of `services` ("iam_identity") too. Give them to nobody else."""
-        variables = job_variables(self.run.id, self._key, self._connection.url, services)
+        SDKs look for an API key, for each of the task's SDK services and of `services` ("iam_identity") too.
+        Give them to nobody else."""
+        names = {*self._sdk_services, *services}
+        variables = job_variables(self.run.id, self._key, self._connection.url, sorted(names))
         if self._connection.ca_file is not None:
             if self._ca_file is None:
                 directory = tempfile.TemporaryDirectory(prefix="taskcred-")

@@ -73,18 +73,22 @@ class Run(_Told):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Begun(_Told):
     """An attempt that has begun, with the one telling of its stand-in key. A heartbeat is due every
-    `heartbeat_seconds`; after `silence_seconds` without one the server ends the attempt."""
+    `heartbeat_seconds`; after `silence_seconds` without one the server ends the attempt. `sdk_services` are
+    those of IBM's SDKs that the task names."""
 
     attempt_id: str
     number: int
     stand_in_key: Secret
     heartbeat_seconds: float = 10.0
     silence_seconds: float = 60.0
+    sdk_services: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
         """As above; the key becomes a `Secret`."""
-        return super(Begun, cls).of({**told, "stand_in_key": Secret(told["stand_in_key"])})
+        services = told.get("sdk", {}).get("services", [])
+        key = Secret(told["stand_in_key"])
+        return super(Begun, cls).of({**told, "stand_in_key": key, "sdk_services": services})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -31,10 +31,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What to carry out, and how: the SDK services that the job uses, and where its stand-in key is good."""
+    """What to carry out, and from which networks its stand-in key may be used."""
 
     job: Job
-    sdk_services: Sequence[str] = ()
     addresses: Sequence[str] = ()
 
 
@@ -115,7 +114,7 @@ class Agent:
                 self._say(f"out of touch: {error.message}")
             else:
                 if token != written:
-                    self._files.write_credentials(attempt.environment(self._work.sdk_services))
+                    self._files.write_credentials(attempt.environment())
                     self._files.write_token(token)
                     written = token
                 self._say("ready", is_ready=True)
