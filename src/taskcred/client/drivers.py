@@ -7,6 +7,7 @@ import functools
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
@@ -43,6 +44,7 @@ class SyncDriver:
     def __init__(self, connection: Connection) -> None:
         self.connection: Final = connection
         self._http: httpx.Client | None = None
+        self._closing: weakref.finalize[..., SyncDriver] | None = None
         self._lock = threading.Lock()
         forking.follow(self)
 
@@ -64,15 +66,16 @@ class SyncDriver:
     def close(self) -> None:
         """Close the connections; the next operation opens new ones."""
         with self._lock:
-            http, self._http = self._http, None
-        if http is not None:
-            http.close()
+            self._http = None
+            if self._closing is not None:
+                self._closing()
 
     def after_fork(self) -> None:
-        """In the child: leave the parent's connections and lock alone. They are kept, unused, for closing
-        them would end what the parent goes on using."""
+        """In the child: leave the parent's connections and locks alone, whose other threads may hold them. They
+        are kept, unused: not even closed."""
         self._lock = threading.Lock()
-        self._of_the_parent = self._http
+        if self._closing is not None:
+            self._of_the_parent = self._closing.detach()
         self._http = None
 
     def _take(self, step: Step) -> Response:
@@ -93,6 +96,7 @@ class SyncDriver:
                 http = self._http
                 if http is None:
                     http = self._http = httpx.Client(**_options(self.connection))
+                    self._closing = weakref.finalize(self, http.close)  # whoever forgets to
         return http
 
 
