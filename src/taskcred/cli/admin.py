@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskcred.cli import local, output
+from taskcred.cli import admin_service_people, admin_services, local, output
 from taskcred.cli.options import ConfigFile, DataDir, Json
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConflictError
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="For the operator, on the server's machine.")
 worker_app = typer.Typer(help="Workers on other machines.")
 app.add_typer(worker_app, name="worker", no_args_is_help=True)
+app.add_typer(admin_services.app, name="service", no_args_is_help=True)
+admin_service_people.add_to(admin_services.app)
 
 _Credential = Annotated[str, typer.Argument(metavar="CREDENTIAL-ID", help="The task credential.")]
 

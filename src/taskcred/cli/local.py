@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,3 +62,17 @@ def records(settings: Settings) -> Iterator[Context]:
         yield ctx
     finally:
         ctx.store.engine.dispose()
+
+
+@contextmanager
+def records_and_vault(settings: Settings) -> Iterator[Context]:
+    """The records as above, and the vault: what puts a secret there needs it. Lays both where there are none,
+    so it works before the server's first start."""
+    from taskcred.data_dir import DataDir
+    from taskcred.wiring.prepare import lay
+    from taskcred.wiring.trusted import open_vault
+
+    if not DataDir(settings.data_dir).records.exists():
+        lay(settings)
+    with closing(open_vault(settings)) as vault, records(settings) as ctx:
+        yield replace(ctx, vault=vault)

@@ -22,7 +22,13 @@ from taskcred.domain.permissions import Permission, Principal
 from taskcred.domain.runs import Executor
 from taskcred.domain.secret import Secret
 from taskcred.domain.services import STARTS_PER_MINUTE, ServiceState, ServiceView, id_of
-from taskcred.errors import ConflictError, ForbiddenError, TaskcredError
+from taskcred.errors import (
+    ConflictError,
+    ForbiddenError,
+    InvalidRequestError,
+    NotFoundError,
+    TaskcredError,
+)
 from taskcred.services import service_fields, service_secrets
 from taskcred.services.authorize import authorize
 from taskcred.services.context import Context
@@ -41,6 +47,7 @@ from taskcred.store import services as store
 
 _ABANDONED: Final = timedelta(minutes=1)  # a vault call has long timed out by then
 _LIMITS: Final = ("tasks", "executors", "starts_per_minute")
+_LONGEST_IAM_ID: Final = 128
 _KEPT_SECRETS: Final = timedelta(days=1)
 
 
@@ -173,6 +180,32 @@ def end(ctx: Context, operator: audit.Actor, service_id: str) -> None:
         _let_go(connection, service_id, row.name, now)
         changes.append(connection, "service", service_id, now)
         record(ctx, connection, operator, "service:end", service_id, name=row.name)
+
+
+def add_administrator(
+    ctx: Context, operator: audit.Actor, service_id: str, iam_id: str, email: str = ""
+) -> ServiceView:
+    """Let someone look after the service; `email` only says who that was. Twice is fine."""
+    if not (0 < len(iam_id) <= _LONGEST_IAM_ID and iam_id.isprintable()):
+        raise InvalidRequestError("This is no iam_id.", hint="It looks like IBMid-….", field="iam_id")
+    with ctx.store.write() as connection:
+        for_change(connection, operator, service_id)
+        if store.put_administrator(connection, service_id, iam_id, email, ctx.clock.now(), operator.id):
+            record(ctx, connection, operator, "service:add_administrator", service_id, administrator=iam_id)
+        return seen(ctx, connection, service_id)
+
+
+def remove_administrator(ctx: Context, operator: audit.Actor, service_id: str, iam_id: str) -> ServiceView:
+    """Let someone look after the service no more. Raises NotFoundError where they do not."""
+    with ctx.store.write() as connection:
+        for_change(connection, operator, service_id)
+        if not store.remove_administrator(connection, service_id, iam_id):
+            raise NotFoundError(
+                "They do not look after this service.", hint="`taskcred admin service show` lists who does."
+            )
+        changes.append(connection, "service", service_id, ctx.clock.now())
+        record(ctx, connection, operator, "service:remove_administrator", service_id, administrator=iam_id)
+        return seen(ctx, connection, service_id)
 
 
 def get(ctx: Context, by: By, service_id: str) -> tuple[ServiceView, bool]:

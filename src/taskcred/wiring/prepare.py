@@ -26,10 +26,9 @@ WORKER_NAME: Final = "embedded"
 def prepare(settings: Settings) -> None:
     """The vault comes first: where its master key does not open it this raises, and nothing was changed."""
     files = DataDir(settings.data_dir)
-    files.make()
+    lay(settings)
     vault = open_vault(settings)
     engine = sqlite_engine(files.records)
-    migrate.upgrade(engine)
     migrate_engine(engine)
     iam = open_iam(settings, vault)
     iam.prepare()
@@ -42,6 +41,16 @@ def prepare(settings: Settings) -> None:
     vault.close()
     engine.dispose()
     _invite_administrator(settings, files)
+
+
+def lay(settings: Settings) -> None:
+    """The vault and the records, as a first start lays them: for what an operator does before it."""
+    files = DataDir(settings.data_dir)
+    files.make()
+    open_vault(settings).close()
+    engine = sqlite_engine(files.records)
+    migrate.upgrade(engine)
+    engine.dispose()
 
 
 def _record_once(vault: Vault, path: str, fresh: Secret) -> None:
