@@ -143,12 +143,22 @@ class NoticeSettings(Section):
     repeat_prompt: Duration = Field(timedelta(days=1), description="An open prompt is repeated after this.")
 
 
+class ServiceSettings(Section):
+    """Services: registered consumers that start work on owners' behalf."""
+
+    webhook_allow: tuple[str, ...] = Field(
+        (),
+        description="host:port entries that services' webhooks may call at private or loopback addresses; "
+        "public ones they may call in any case.",
+    )
+
+
 class RetentionSettings(Section):
     """How long things are kept."""
 
     runs: Duration = Field(
         timedelta(days=30),
-        description="Ended runs with their output; closed prompts and notices, finished changes.",
+        description="Ended runs with their output; closed prompts and notices, finished changes, ended grants.",
     )
 
 
@@ -179,7 +189,7 @@ class RetrySettings(Section):
 class TaskSettings(Section):
     """A task in the catalogue: `[tasks.NAME]`."""
 
-    kind: Literal["command", "python", "http"] = Field(description="How the job is carried out.")
+    kind: Literal["command", "python", "http", "external"] = Field(description="How the job is carried out.")
     title: str = Field("", description="Name shown to users; default: the task's name.")
     description: str = Field("", description="What it does, for users.")
     parameters: dict[str, Any] = Field(
@@ -235,6 +245,7 @@ class Settings(BaseSettings):
     tokens: TokenSettings = TokenSettings()
     jobs: JobSettings = JobSettings()
     notices: NoticeSettings = NoticeSettings()
+    services: ServiceSettings = ServiceSettings()
     retention: RetentionSettings = RetentionSettings()
     log: LogSettings = LogSettings()
     tasks: dict[str, TaskSettings] = Field(default_factory=dict, description="The catalogue of tasks.")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
 DEFAULT_DAYS: Final = 90
 LONGEST_DAYS: Final = 365
+REMIND_BEFORE: Final = timedelta(days=7)  # owners are told so long before a grant expires
 
 
 class GrantState(StrEnum):
@@ -25,6 +26,7 @@ class GrantEnd(StrEnum):
     OWNER = "owner"  # withdrawn
     REPLACED = "replaced"  # by a newer consent of the same owner to the same service
     SERVICE_ENDED = "service_ended"
+    OPERATOR = "operator"  # a restore that could not tell whether it was ended since the backup
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from taskcred.domain.credentials import CredentialState
+from taskcred.domain.grants import GrantState
 from taskcred.domain.runs import PromptState, RunState
 from taskcred.errors import UnavailableError
 from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
-from taskcred.store import figures, intents
+from taskcred.store import events, figures, intents
 
 
 class Metrics:
@@ -65,6 +66,10 @@ class _Records(Collector):
         yield _states("taskcred_prompts", "Prompts by state.", list(PromptState), found.prompts)
         yield _states("taskcred_intents", "Intents by state.", list(get_args(intents.State)), found.intents)
         yield _states("taskcred_notices", "Notices by state.", ["open", "sent", "given_up"], found.notices)
+        yield _states(
+            "taskcred_events", "Events to services by state.", list(get_args(events.State)), found.events
+        )
+        yield _states("taskcred_grants", "Grants by state.", list(GrantState), found.grants)
         for name, words, value in (
             ("taskcred_live_attempts", "Attempts that are live.", found.live_attempts),
             (

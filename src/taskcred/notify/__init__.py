@@ -1,13 +1,14 @@
-"""Reaching owners outside the pages: mail and a signed webhook. Secrets are read from files, when needed."""
+"""Reaching owners outside the pages: mail and a signed webhook; and the webhooks of services. Secrets are read from files, when needed."""
 
 from __future__ import annotations
 
 from taskcred.config import NoticeSettings
+from taskcred.notify.service_webhook import ServiceWebhook
 from taskcred.notify.smtp import SmtpSender
 from taskcred.notify.webhook import WebhookSender
 from taskcred.services.notices import Sender
 
-__all__ = ["SmtpSender", "WebhookSender", "build_senders"]
+__all__ = ["ServiceWebhook", "SmtpSender", "WebhookSender", "build_senders"]
 
 
 def build_senders(settings: NoticeSettings) -> dict[str, Sender]:

@@ -19,7 +19,7 @@ from taskcred.errors import ConfigurationError
 from taskcred.notify.files import read_lines
 from taskcred.services.notices import Message, NotDelivered
 
-_TIMEOUT: Final = 15.0  # seconds; the specification recommends 15 to 30
+TIMEOUT: Final = 15.0  # seconds; the specification recommends 15 to 30
 _PREFIX: Final = "whsec_"
 _SETTING: Final = "notices.webhook_secret_file"
 _GONE: Final = 410  # the specification: the receiver wants no more of it
@@ -44,7 +44,7 @@ class WebhookSender:
         self._secret_file: Final = secret_file
         _read_keys(secret_file)
         self._client: Final = httpx.Client(
-            timeout=_TIMEOUT,
+            timeout=TIMEOUT,
             follow_redirects=False,  # a redirect would carry signed words to a place nobody configured
             trust_env=False,  # nor is a proxy of the environment such a place
             verify=ssl.create_default_context(),
@@ -75,9 +75,7 @@ class WebhookSender:
                 status = answer.status_code
         except (httpx.HTTPError, ConfigurationError) as error:
             return NotDelivered(f"The webhook could not be reached ({type(error).__name__}).")
-        if 200 <= status < 300:
-            return None
-        return NotDelivered(f"The webhook answered with status {status}.", for_good=status == _GONE)
+        return judge(status)
 
 
 def sign(keys: list[Secret], message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
@@ -96,19 +94,34 @@ def sign(keys: list[Secret], message_id: str, timestamp: int, body: bytes) -> di
     }
 
 
+def judge(status: int) -> NotDelivered | None:
+    """What the receiver's status says: any 2xx is an arrival, 410 is for good, all else is tried again."""
+    if 200 <= status < 300:
+        return None
+    return NotDelivered(f"The webhook answered with status {status}.", for_good=status == _GONE)
+
+
+def key_of(line: Secret) -> Secret | None:
+    """The key, in base64, of a secret "whsec_<base64>"; None where `line` is no such secret."""
+    text = line.reveal()  # to take off the prefix and see whether it is base64
+    try:
+        raw = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+    except binascii.Error:
+        raw = b""
+    if not text.startswith(_PREFIX) or not 24 <= len(raw) <= 64:
+        return None
+    return Secret(text.removeprefix(_PREFIX))
+
+
 def _read_keys(path: Path) -> list[Secret]:
     keys = []
     for line in read_lines(path, _SETTING):
-        text = line.reveal()  # to take off the prefix and see whether it is base64
-        try:
-            raw = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
-        except binascii.Error:
-            raw = b""
-        if not text.startswith(_PREFIX) or not 24 <= len(raw) <= 64:
+        key = key_of(line)
+        if key is None:
             raise ConfigurationError(
                 f'{_SETTING}: a line of {path} is not "whsec_" and 24 to 64 bytes in base64.',
                 hint="Make one with: python -c \"import base64,os;print('whsec_'+"
                 'base64.b64encode(os.urandom(32)).decode())"',
             )
-        keys.append(Secret(text.removeprefix(_PREFIX)))
+        keys.append(key)
     return keys

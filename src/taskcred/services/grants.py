@@ -17,18 +17,23 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from taskcred.domain.grants import DEFAULT_DAYS, LONGEST_DAYS, GrantEnd, GrantState, GrantView
+from taskcred.domain.grants import (
+    DEFAULT_DAYS,
+    LONGEST_DAYS,
+    REMIND_BEFORE,
+    GrantEnd,
+    GrantState,
+    GrantView,
+)
 from taskcred.domain.permissions import Authentication, Permission, Principal
-from taskcred.domain.runs import AttemptOutcome, RunState
+from taskcred.domain.runs import RunState
 from taskcred.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
-from taskcred.services import events, prompts
+from taskcred.services import events
+from taskcred.services import grant_endings as endings
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
 from taskcred.services.cursors import cut, read_cursor, verify_limit
-from taskcred.store import attempts as attempt_store
-from taskcred.store import audit, changes
 from taskcred.store import grants as store
-from taskcred.store import runs as run_store
 
 ENDED_REASON: Final = "The grant it was started under was ended."
 _UNFINISHED: Final = (RunState.QUEUED, RunState.WAITING_FOR_CREDENTIAL, RunState.RUNNING)
@@ -53,7 +58,7 @@ def give(
         raise InvalidRequestError(
             f"A grant lasts 1 to {LONGEST_DAYS} days.", hint="Choose fewer days and renew it.", field="days"
         )
-    grant_id = str(uuid.uuid4())
+    grant_id, life = str(uuid.uuid4()), timedelta(days=days)
     actor = actor_of(principal)
     with ctx.store.write() as connection:
         now = ctx.clock.now()
@@ -77,22 +82,23 @@ def give(
             service_id=service_id,
             tasks=wanted,
             now=now,
-            expires_at=now + timedelta(days=days),
+            expires_at=now + life,
+            remind_at=now + life - REMIND_BEFORE if life > REMIND_BEFORE else None,
         )
         given = _own(connection, principal, grant_id, now)
         if before is not None:
-            _end_runs(ctx, connection, before, actor, besides=wanted)
+            endings.end_runs(ctx, connection, before, actor, besides=wanted)
             store.hand_over_runs(connection, before.id, grant_id)
-            _tell_ended(ctx, connection, before, "expired" if passed else GrantEnd.REPLACED, actor)
+            endings.tell_ended(ctx, connection, before, "expired" if passed else GrantEnd.REPLACED, actor)
         events.add(
             ctx,
             connection,
             service_id,
             "grant.given",
-            {**_ids(given), "tasks": wanted, "expires_at": given.expires_at.isoformat()},
+            {**endings.ids(given), "tasks": wanted, "expires_at": given.expires_at.isoformat()},
         )
         details = {"service_id": service_id, "tasks": wanted, "days": days}
-        _audit(connection, "grant:give", actor, given, details, now)
+        endings.record(connection, "grant:give", actor, given, details, now)
         return given
 
 
@@ -107,22 +113,8 @@ def end(ctx: Context, principal: Principal, grant_id: str) -> GrantView:
     with ctx.store.write() as connection:
         now = ctx.clock.now()
         grant = _own(connection, principal, grant_id, now)
-        _end(ctx, connection, grant, GrantEnd.OWNER, actor)
+        endings.end(ctx, connection, grant, GrantEnd.OWNER, actor)
         return _own(connection, principal, grant_id, now)
-
-
-def end_of_service(
-    ctx: Context,
-    connection: sa.Connection,
-    service_id: str,
-    reason: GrantEnd = GrantEnd.SERVICE_ENDED,
-    actor: audit.Actor = audit.OPERATOR,
-) -> int:
-    """End every active grant of a service, in the caller's transaction; answers how many."""
-    found = store.active_of_service(connection, service_id, ctx.clock.now())
-    for grant in found:
-        _end(ctx, connection, grant, reason, actor)
-    return len(found)
 
 
 def list_own(
@@ -196,20 +188,6 @@ def find_for_service(
     return grant
 
 
-def expire_due(ctx: Context, limit: int = 100) -> int:
-    """Record that grants have reached their date, and tell their services; keeper. Answers how many."""
-    now = ctx.clock.now()
-    with ctx.store.read() as connection:
-        if not store.passed(connection, now, 1):
-            return 0
-    with ctx.store.write() as connection:
-        found = store.passed(connection, now, limit)
-        for grant in found:
-            store.close(connection, grant.id, GrantState.EXPIRED, None, now)
-            _tell_ended(ctx, connection, grant, "expired", audit.KEEPER)
-    return len(found)
-
-
 def verify_offer(
     ctx: Context, connection: sa.Connection, service_id: str, tasks: Sequence[str]
 ) -> sa.Row[Any]:
@@ -236,68 +214,6 @@ def verify_offer(
     return service
 
 
-def _end(
-    ctx: Context, connection: sa.Connection, grant: GrantView, reason: GrantEnd, actor: audit.Actor
-) -> None:
-    """Everything that an end takes away; nothing where the grant has ended before."""
-    if store.close(connection, grant.id, GrantState.ENDED, reason, ctx.clock.now()):
-        _end_runs(ctx, connection, grant, actor)
-        _tell_ended(ctx, connection, grant, reason, actor)
-
-
-def _end_runs(
-    ctx: Context,
-    connection: sa.Connection,
-    grant: GrantView,
-    actor: audit.Actor,
-    besides: Sequence[str] = (),
-) -> None:
-    now = ctx.clock.now()
-    stopped = store.unfinished_runs(connection, grant.id, besides)
-    for run in stopped:
-        live = attempt_store.live_of_run(connection, run.id)
-        if live is not None:
-            # Its executor hears at the next heartbeat that the attempt is over, and ends the job.
-            attempt_store.end(connection, live.id, AttemptOutcome.CANCELLED, ENDED_REASON, None, now)
-            changes.append(connection, "attempt", live.id, now)
-            ended = {"number": live.number, "outcome": AttemptOutcome.CANCELLED.value, "grant_id": grant.id}
-            _audit_run(connection, "attempt:end", actor, run, "attempt", live.id, ended, now)
-            events.of_run(
-                ctx,
-                connection,
-                run,
-                "attempt.ended",
-                attempt_id=live.id,
-                outcome=AttemptOutcome.CANCELLED.value,
-                reason_text=ENDED_REASON,
-            )
-        run_store.move(
-            connection,
-            run.id,
-            _UNFINISHED,
-            state=RunState.CANCELLED,
-            cancel_requested_at=run.cancel_requested_at or now,
-            ended_at=now,
-            reason=ENDED_REASON,
-        )
-        state = RunState.CANCELLED.value
-        _audit_run(
-            connection, "run:end", actor, run, "run", run.id, {"state": state, "grant_id": grant.id}, now
-        )
-        events.of_run(ctx, connection, run, "run.ended", state=state, reason_text=ENDED_REASON)
-    if stopped:
-        prompts.withdraw_unless_awaited(ctx, connection, grant.account_id, grant.iam_id, actor)
-
-
-def _tell_ended(
-    ctx: Context, connection: sa.Connection, grant: GrantView, reason: str, actor: audit.Actor
-) -> None:
-    events.add(ctx, connection, grant.service_id, "grant.ended", {**_ids(grant), "reason": reason})
-    action = "grant:expire" if reason == "expired" else "grant:end"
-    details = {"service_id": grant.service_id, "reason": reason}
-    _audit(connection, action, actor, grant, details, ctx.clock.now())
-
-
 def _own(connection: sa.Connection, principal: Principal, grant_id: str, now: datetime) -> GrantView:
     grant = store.find(connection, grant_id, now)
     if grant is not None:
@@ -313,37 +229,3 @@ def _unknown() -> NotFoundError:
     return NotFoundError(
         "There is no such grant.", hint="`taskcred grant list`, or `GET /v1/grants`, lists your grants."
     )
-
-
-def _ids(grant: GrantView) -> dict[str, Any]:
-    return {"grant_id": grant.id, "account_id": grant.account_id, "iam_id": grant.iam_id}
-
-
-def _audit(
-    connection: sa.Connection,
-    action: str,
-    actor: audit.Actor,
-    grant: GrantView,
-    details: dict[str, Any],
-    now: datetime,
-) -> None:
-    event = audit.Event(
-        action, "success", actor, grant.account_id, grant.iam_id, "grant", grant.id, details=details
-    )
-    audit.append(connection, event, now)
-
-
-def _audit_run(
-    connection: sa.Connection,
-    action: str,
-    actor: audit.Actor,
-    run: sa.Row[Any],
-    kind: str,
-    target_id: str,
-    details: dict[str, Any],
-    now: datetime,
-) -> None:
-    event = audit.Event(
-        action, "success", actor, run.account_id, run.iam_id, kind, target_id, run.id, details
-    )
-    audit.append(connection, event, now)

@@ -18,6 +18,7 @@ class Words:
 
 
 _KEY_PAGE: Final = "/profile/api-key"
+_GRANTS_PAGE: Final = "/profile/grants"
 
 WORDS: Final[dict[str, Words]] = {
     "prompt.missing": Words(
@@ -66,6 +67,16 @@ WORDS: Final[dict[str, Words]] = {
         "A change to your task credential ({change}) was tried again and again and then given up. "
         "The cause: {why} Tell your taskcred operator.",
         _KEY_PAGE,
+    ),
+    "grant_expiring": Words(
+        "A grant expires soon",
+        "{service} may start work for you until {until}. If that shall go on, renew it.",
+        "/grants/new?service={service_id}&tasks={tasks}",
+    ),
+    "grant_ended": Words(
+        "A grant was ended",
+        "{service} may no longer start work for you: {why} What it had started under your grant was ended too.",
+        _GRANTS_PAGE,
     ),
     "notice_given_up": Words(
         "A message did not reach you",

@@ -1,4 +1,5 @@
-"""Forgetting: ended runs with their output, closed prompts and notices, finished changes; keeper.
+"""Forgetting: ended runs with their output, closed prompts and notices, finished changes, ended grants, and
+what services were told; keeper.
 
 Audit events stay. Work is done in small transactions, since SQLite has one write lock: a hundred rows
 hold it for a millisecond or two.
@@ -7,22 +8,26 @@ hold it for a millisecond or two.
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from typing import Final
 
 import sqlalchemy as sa
 
 from taskcred.services.context import Context
-from taskcred.store import intents, notices, prompts, runs
+from taskcred.store import events, grants, intents, notices, prompts, runs
 
 _BATCH: Final = 100
+_EVENTS: Final = timedelta(days=30)  # a service that polls may be away for so long
 
 
 def sweep(ctx: Context, batches: int = 100) -> int:
     """Forget what is older than `policy.runs.retention`, at most `batches` transactions for each kind.
 
-    Answers how many rows went: runs (with their attempts and output), prompts, notices, intents.
+    Answers how many rows went: runs (with their attempts and output), prompts, notices, intents, grants,
+    events of services (after 30 days).
     """
-    before = ctx.clock.now() - ctx.policy.runs.retention
+    now = ctx.clock.now()
+    before = now - ctx.policy.runs.retention
     return sum(
         _in_batches(ctx, batches, forget)
         for forget in (
@@ -30,6 +35,8 @@ def sweep(ctx: Context, batches: int = 100) -> int:
             lambda connection: prompts.forget_closed(connection, before, _BATCH),
             lambda connection: notices.forget_closed(connection, before, _BATCH),
             lambda connection: intents.forget_ended(connection, before, _BATCH),
+            lambda connection: grants.forget_ended(connection, before, _BATCH),
+            lambda connection: events.forget(connection, now - _EVENTS, _BATCH),
         )
     )
 

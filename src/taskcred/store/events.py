@@ -85,17 +85,17 @@ def next_due(connection: sa.Connection, service_id: str, now: datetime) -> Store
     """The oldest event of the service that is due."""
     c = service_events.c
     query = sa.select(service_events).where(
-        c.service_id == service_id, c.state == "open", c.next_try_at <= now
+        c.service_id == service_id, c.state == _OPEN, c.next_try_at <= now
     )
     row = connection.execute(query.order_by(c.id).limit(1)).first()
     return None if row is None else _event(row)
 
 
-def webhook_url(connection: sa.Connection, service_id: str) -> str:
-    """Where an active service wants to be told; empty where it wants to be told nowhere, or is not active."""
+def webhook_url(connection: sa.Connection, service_id: str) -> str | None:
+    """Where an active service wants to be told: empty, nowhere; None where it is not active."""
     s = services.c
     query = sa.select(s.webhook_url).where(s.id == service_id, s.state == "active")
-    return connection.execute(query).scalar() or ""
+    return connection.execute(query).scalar()
 
 
 def close(
@@ -137,7 +137,7 @@ def close_all(
 ) -> int:
     """Close every open event of a service, or those created before then; answers how many."""
     c = service_events.c
-    query = service_events.update().where(c.service_id == service_id, c.state == "open")
+    query = service_events.update().where(c.service_id == service_id, c.state == _OPEN)
     if created_before is not None:
         query = query.where(c.created_at < created_before)
     shortened = None if error is None else error[:_ERROR]

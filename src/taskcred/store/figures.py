@@ -7,6 +7,7 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
+from taskcred.store import service_tables as s
 from taskcred.store import tables as t
 
 
@@ -19,6 +20,8 @@ class Figures:
     prompts: dict[str, int]
     intents: dict[str, int]
     notices: dict[str, int]
+    events: dict[str, int]  # of services
+    grants: dict[str, int]
     live_attempts: int
     token_requests: int  # answered to attempts that are still kept
     live_tokens: int  # made for runs and not yet expired
@@ -34,6 +37,8 @@ def read(connection: sa.Connection, now: datetime) -> Figures:
         prompts=_by_state(connection, t.prompts),
         intents=_by_state(connection, t.intents),
         notices=_by_state(connection, t.notices),
+        events=_by_state(connection, s.service_events),
+        grants=_by_state(connection, s.grants),
         live_attempts=_count(connection, t.attempts.c.outcome.is_(None)),
         token_requests=int(connection.execute(uses).scalar_one()),
         live_tokens=_count(connection, t.run_tokens.c.expires_at > now),

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from taskcred.domain.grants import GrantEnd, GrantState, GrantView
+from taskcred.domain.grants import REMIND_BEFORE, GrantEnd, GrantState, GrantView
 from taskcred.domain.runs import FINAL_STATES
 from taskcred.store import tables as t
 from taskcred.store.paging import is_older
@@ -29,6 +29,7 @@ def insert(
     tasks: Collection[str],
     now: datetime,
     expires_at: datetime,
+    remind_at: datetime | None,
 ) -> None:
     """A new active grant; the owner has no other active one for the service."""
     connection.execute(
@@ -42,6 +43,7 @@ def insert(
             state=GrantState.ACTIVE,
             created_at=now,
             expires_at=expires_at,
+            remind_at=remind_at,
         )
     )
 
@@ -104,6 +106,19 @@ def passed(connection: sa.Connection, now: datetime, limit: int) -> list[GrantVi
     c = grants.c
     query = _query().where(c.state == _ACTIVE, c.expires_at <= now)
     return _views(connection, query.order_by(c.expires_at).limit(limit), now)
+
+
+def to_remind_of(connection: sa.Connection, now: datetime, limit: int) -> list[GrantView]:
+    """Active grants that expire soon and whose owners have not been told."""
+    c = grants.c
+    # The bound on the date is for the index.
+    query = _query().where(c.state == _ACTIVE, c.expires_at <= now + REMIND_BEFORE, c.remind_at <= now)
+    return _views(connection, query.order_by(c.expires_at).limit(limit), now)
+
+
+def set_reminded(connection: sa.Connection, grant_id: str) -> None:
+    """Its owner has been told that it expires."""
+    connection.execute(grants.update().where(grants.c.id == grant_id).values(remind_at=None))
 
 
 def close(

@@ -83,7 +83,9 @@ service_events = sa.Table(
 )
 sa.Index("ix_service_events_service", service_events.c.service_id, service_events.c.id)
 sa.Index(
-    "ix_service_events_due",
+    "ix_service_events_open",  # has all that the keeper asks for every second
+    service_events.c.service_id,
+    service_events.c.id,
     service_events.c.next_try_at,
     sqlite_where=service_events.c.state == "open",
 )
@@ -99,6 +101,7 @@ grants = sa.Table(
     sa.Column("state", sa.String(16), nullable=False),  # active | ended | expired
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("expires_at", Instant, nullable=False),
+    sa.Column("remind_at", Instant),  # when the owner is told that it expires soon; none: told, or not to be
     sa.Column("last_used_at", Instant),
     sa.Column("ended_at", Instant),
     sa.Column("end_reason", sa.String(32)),  # owner | replaced | service_ended | operator

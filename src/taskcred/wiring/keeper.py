@@ -8,11 +8,22 @@ from taskcred import logs
 from taskcred.config import Settings
 from taskcred.iam.service import LocalIam
 from taskcred.jobs.queue import DbosQueue
-from taskcred.notify import build_senders
+from taskcred.notify import ServiceWebhook, build_senders
 from taskcred.roles import lifeline
 from taskcred.roles.keeper import Duty, Keeper
-from taskcred.services import idempotency, intents, notices, prompts, retention, sessions, ticker, tokens
+from taskcred.services import (
+    grant_endings,
+    idempotency,
+    intents,
+    notices,
+    prompts,
+    retention,
+    sessions,
+    ticker,
+    tokens,
+)
 from taskcred.services.context import Context
+from taskcred.services.event_delivery import Deliverer
 from taskcred.services.reaper import Reaper
 from taskcred.store import changes
 from taskcred.wiring.trusted import open_trusted
@@ -33,6 +44,7 @@ def build_keeper(settings: Settings) -> Keeper:
     keeper = Keeper(ctx, warm_up=cast("DbosQueue", ctx.queue).load)
     reaper = Reaper(ctx)
     senders = build_senders(settings.notices)
+    deliverer = Deliverer(ctx, ServiceWebhook(settings.services.webhook_allow))
     keeper.duties = [
         Duty("intents", lambda: intents.advance_due(ctx, keeper.holder), 0.25),
         Duty("tokens", lambda: tokens.refresh_due(ctx, keeper.holder), 0.25),
@@ -40,6 +52,8 @@ def build_keeper(settings: Settings) -> Keeper:
         Duty("ticker", lambda: ticker.tick(ctx), 0.5),
         Duty("reminders", lambda: prompts.remind_due(ctx), 5.0),
         Duty("notices", lambda: notices.deliver_due(ctx, senders), 1.0),
+        Duty("events", deliverer.deliver_due, 0.25),
+        Duty("grants", lambda: grant_endings.expire_due(ctx) + grant_endings.remind_due(ctx), 5.0),
         Duty("housekeeping", lambda: _housekeep(ctx, trusted.iam), 60.0),
     ]
     return keeper

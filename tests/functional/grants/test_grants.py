@@ -10,7 +10,7 @@ import pytest
 from taskcred.domain.grants import GrantEnd, GrantState
 from taskcred.domain.permissions import Principal
 from taskcred.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
-from taskcred.services import grants
+from taskcred.services import grant_endings, grants
 from taskcred.store.service_tables import grants as grant_rows
 from taskcred.testing import programmatic
 
@@ -106,13 +106,13 @@ def test_a_grant_ends_on_its_date_to_the_second(room: Room) -> None:
     grant_id = _give(room, owner, service_id, days=1)
     room.clock.advance(timedelta(days=1) - timedelta(seconds=1))
     _may_start(room, service_id, grant_id)
-    assert grants.expire_due(room.ctx) == 0
+    assert grant_endings.expire_due(room.ctx) == 0
     room.clock.advance(timedelta(seconds=1))
     with pytest.raises(ForbiddenError) as refused:  # before the keeper has looked
         _may_start(room, service_id, grant_id)
     assert refused.value.error_code == "grant_expired"
     assert grants.get(room.ctx, room.signed_in(owner.iam_id), grant_id).state is GrantState.EXPIRED
-    assert (grants.expire_due(room.ctx), grants.expire_due(room.ctx)) == (1, 0)
+    assert (grant_endings.expire_due(room.ctx), grant_endings.expire_due(room.ctx)) == (1, 0)
     assert [(event.type, event.data.get("reason")) for event in room.told(service_id)] == [
         ("grant.given", None),
         ("grant.ended", "expired"),

@@ -40,6 +40,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("created_at", taskcred.store.types.Instant(), nullable=False),
         sa.Column("expires_at", taskcred.store.types.Instant(), nullable=False),
+        sa.Column("remind_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("last_used_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("ended_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("end_reason", sa.String(length=32), nullable=True),
@@ -101,8 +102,8 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("service_events", schema=None) as batch_op:
         batch_op.create_index(
-            "ix_service_events_due",
-            ["next_try_at"],
+            "ix_service_events_open",
+            ["service_id", "id", "next_try_at"],
             unique=False,
             sqlite_where=sa.text("state = 'open'"),
             postgresql_where=sa.text("state = 'open'"),
