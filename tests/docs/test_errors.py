@@ -10,7 +10,7 @@ import pytest
 
 from taskcred import errors
 from taskcred.cli.exits import EXIT_CODES
-from taskcred.cli.transport import KNOWN_BY_CODE
+from taskcred.client.errors import KNOWN_BY_CODE
 from taskcred.http.problems import _HTTP_CODES, STATUS
 from taskcred.services.attempts import NotBegun
 

@@ -19,6 +19,8 @@ from taskcred.client.session import TaskSession
 from taskcred.domain.job_environment import ca_variables, job_variables
 from taskcred.errors import TaskcredError
 
+_LONGEST_TEXT: Final = 256  # characters that the server takes
+_LONGEST_REASON: Final = 512
 Outcome = Literal["succeeded", "failed", "timed_out", "cancelled"]
 
 
@@ -52,7 +54,7 @@ class _Live:
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         """How far the job is, for the pages; sent with the next heartbeat."""
-        self._beat.tell(progress={"done": done, "total": total, "text": text})
+        self._beat.tell(progress={"done": done, "total": total, "text": text[:_LONGEST_TEXT]})
 
     def output(self, text: str) -> None:
         """What the job printed, for the pages; sent with the next heartbeats."""
@@ -78,7 +80,7 @@ class _Live:
         return f"{type(self).__name__}(id={self.id!r}, number={self.number}, run={self.run.id!r})"
 
     def _over(self, outcome: str, reason: str, exit_code: int | None, *, again: bool) -> dict[str, Any]:
-        said: dict[str, Any] = {"outcome": outcome, "reason": reason, "again": again}
+        said: dict[str, Any] = {"outcome": outcome, "reason": reason[:_LONGEST_REASON], "again": again}
         return said if exit_code is None else said | {"exit_code": exit_code}
 
     def _leaving(self, error: BaseException) -> tuple[Outcome, str]:

@@ -135,8 +135,9 @@ class Client(_Configured[SyncDriver]):
         run, begun = self._driver.run(operations.begin_attempt(run_id, addresses))
         return Attempt(run, begun, self._driver)
 
-    def events(self, after: Any = None, limit: int = 100) -> list[Event]:
-        """What happened to this service's runs and grants after the event `after`, oldest first."""
+    def events(self, after: int | None = None, limit: int = 100) -> list[Event]:
+        """What happened to this service's runs and grants after the event with the id `after`, oldest first;
+        at most `limit` (200), of the last 30 days."""
         return self._driver.run(operations.events(after, limit))
 
     def grants(self) -> list[Grant]:
@@ -205,7 +206,7 @@ class AsyncClient(_Configured[AsyncDriver]):
         run, begun = await self._driver.run(operations.begin_attempt(run_id, addresses))
         return AsyncAttempt(run, begun, self._driver)
 
-    async def events(self, after: Any = None, limit: int = 100) -> list[Event]:
+    async def events(self, after: int | None = None, limit: int = 100) -> list[Event]:
         """As `Client.events`."""
         return await self._driver.run(operations.events(after, limit))
 

@@ -89,6 +89,8 @@ class Heartbeat:
             except (ConflictError, NotFoundError):
                 self.ended = True
                 return
+            except InvalidRequestError:  # the news cannot be told; that there was some is told by the next
+                failures += 1
             except TaskcredError:  # whatever it is, somebody may mend it before the silence is too long
                 failures += 1
                 self._take_back(news)

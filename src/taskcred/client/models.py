@@ -99,12 +99,17 @@ class Grant(_Told):
     id: str
     state: str
     service_id: str
+    service_name: str = ""
+    service_title: str = ""
     account_id: str
     iam_id: str
+    acting_iam_id: str = ""
     tasks: tuple[str, ...] = ()
     created_at: datetime | None = None
     expires_at: datetime | None = None
+    last_used_at: datetime | None = None
     ended_at: datetime | None = None
+    end_reason: str | None = None
 
     @property
     def is_active(self) -> bool:
@@ -114,9 +119,11 @@ class Grant(_Told):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event(_Told):
-    """Something that happened to a run or grant of this service. `id` is the cursor for what follows."""
+    """Something that happened to a run or grant of this service. `id` is the cursor for what follows; the
+    webhook told of the same event has `webhook_id`."""
 
-    id: Any
+    id: int
+    webhook_id: str = ""
     type: str
     data: Mapping[str, Any] = field(default_factory=dict)
     timestamp: datetime | None = None

@@ -12,7 +12,7 @@ from taskcred.client.models import Begun, Event, Grant, Run
 from taskcred.client.protocol import Operation, Pause, Request, ask
 from taskcred.domain.runs import FINAL_STATES, RunState
 from taskcred.domain.secret import Secret
-from taskcred.errors import ConflictError, KeyRefusedError, RequestError, UnavailableError
+from taskcred.errors import ConflictError, KeyRefusedError, RequestError
 
 UNTIL: Final[Collection[str]] = frozenset({RunState.QUEUED, RunState.RUNNING, *FINAL_STATES})
 _API_KEY_GRANT: Final = "urn:ibm:params:oauth:grant-type:apikey"
@@ -112,30 +112,14 @@ def end_attempt(
     patience: float,
 ) -> Operation[Run]:
     """End the attempt, after the `unsent` news. Raises ConflictError (code attempt_ended) where it was
-    taken away before."""
+    taken away before; saying the same twice is no conflict."""
     path = f"/v1/runs/{run_id}/attempts/{attempt_id}"
     for news in unsent:
         yield from ask(Request("POST", f"{path}/heartbeat", body=dict(news)), patience)
-    end = protocol.now() + patience
-    failures = 0
-    while True:
-        try:
-            answer = yield from ask(Request("POST", f"{path}/end", body=dict(said)), patience=0)
-        except UnavailableError as error:
-            pause = protocol.pause_after(failures, error.retry_after)
-            if protocol.now() + pause > end:
-                raise
-            failures += 1
-            yield Pause(pause)
-        except ConflictError as error:
-            if not failures or error.error_code != "attempt_ended":
-                raise
-            return (yield from get_run(run_id))  # it was we: the answer got lost
-        else:
-            return Run.of(answer.value)
+    return Run.of((yield from ask(Request("POST", f"{path}/end", body=dict(said)), patience)).value)
 
 
-def events(after: Any, limit: int) -> Operation[list[Event]]:
+def events(after: int | None, limit: int) -> Operation[list[Event]]:
     """What happened to this service's runs and grants, oldest first."""
     query = {"limit": limit} | ({} if after is None else {"after": after})
     answer = yield from ask(Request("GET", "/v1/events", query=query))
