@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,12 +18,16 @@ from taskcred.errors import ConfigurationError, InvalidRequestError
 
 if TYPE_CHECKING:
     from taskcred.config import Settings
+    from taskcred.iam.acting import Permitted
     from taskcred.iam.operator import Made, Operator
 
 app = typer.Typer(help="The local IAM, by its operator: accounts, users, members, service ids.")
 
 _Account = Annotated[str, typer.Option("--account", help="The account's id or name.")]
 _Who = Annotated[str, typer.Option("--email", "--user", help="The user's e-mail address or iam_id.")]
+_ServiceId = Annotated[
+    str, typer.Option("--service-id", help="The service id, by its iam_id, its id or its name.")
+]
 _Administrator = Annotated[bool, typer.Option("--administrator", help="Let them administer the account.")]
 _WithApiKey = Annotated[
     bool, typer.Option("--with-api-key", help="Make an API key too, and print it this once.")
@@ -115,6 +119,66 @@ def create_service_id(
 
 
 @app.command()
+def allow_act(
+    service_id: _ServiceId,
+    user: _Who,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Let a user act for a service id: keep its task credential, start and schedule its work."""
+    with _operator(local.settings(config, data_dir)) as operator:
+        given = operator.allow_act(service_id=service_id, user=user)
+    if as_json:
+        output.data(_permitted(given))
+        return
+    output.line(f"{given.email} may act for {given.service_id.name} ({given.service_id.iam_id}).")
+
+
+@app.command()
+def disallow_act(
+    service_id: _ServiceId,
+    user: _Who,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Take that away. Their next request for the service id is refused; its schedules and runs go on."""
+    with _operator(local.settings(config, data_dir)) as operator:
+        was_allowed = operator.disallow_act(service_id=service_id, user=user)
+    if as_json:
+        output.data({"service_id": service_id, "user": user, "was_allowed": was_allowed})
+        return
+    ended = f"{user} may not act for {service_id} any more."
+    output.line(ended if was_allowed else f"{user} was not allowed to act for {service_id}.")
+
+
+@app.command()
+def list_act(
+    service_id: Annotated[
+        str | None, typer.Option("--service-id", help="Only this one, by iam_id, id or name.")
+    ] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """List who may act for which service id."""
+    with _operator(local.settings(config, data_dir)) as operator:
+        found = operator.list_act(service_id=service_id)
+    if as_json:
+        output.data([_permitted(each) for each in found])
+        return
+    output.table(
+        ["SERVICE ID", "IAM ID", "USER", "SINCE"],
+        [
+            [each.service_id.name, each.service_id.iam_id, each.email, output.distance(each.given_at)]
+            for each in found
+        ],
+        empty="Nobody may act for a service id.",
+    )
+
+
+@app.command()
 def set_password(
     user: _Who,
     password_stdin: _PasswordStdin = False,
@@ -182,6 +246,19 @@ def _public_url(settings: Settings) -> str:
             hint="Start `taskcred serve`, or set server.public_url.",
         )
     return url
+
+
+def _permitted(given: Permitted) -> dict[str, Any]:
+    return {
+        "service_id": given.service_id.id,
+        "service_iam_id": given.service_id.iam_id,
+        "service_name": given.service_id.name,
+        "account_id": given.service_id.account_id,
+        "iam_id": given.iam_id,
+        "email": given.email,
+        "given_at": given.given_at,
+        "given_by": given.given_by,
+    }
 
 
 def _password() -> Secret:

@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from taskcred.errors import TaskcredError
 from taskcred.iam import errors
+from taskcred.iam.acting_routes import routes as acting_routes
 from taskcred.iam.apikey_routes import routes as apikey_routes
 from taskcred.iam.device_routes import routes as device_routes
 from taskcred.iam.fields import MAX_BODY
@@ -55,6 +56,13 @@ def create_app(iam: LocalIam) -> Flask:
         )
         return errors.answer_bug()
 
-    for routes in (token_routes, sign_in_routes, device_routes, apikey_routes, serviceid_routes):
+    for routes in (
+        token_routes,
+        sign_in_routes,
+        device_routes,
+        acting_routes,
+        apikey_routes,
+        serviceid_routes,
+    ):
         app.register_blueprint(routes(iam))
     return app

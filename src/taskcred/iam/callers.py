@@ -1,6 +1,7 @@
 """Who calls the resource routes, and what they may do there.
 
-Members manage their own keys; administrators of an account manage its service ids and everybody's keys.
+Members manage their own keys, and those of service ids they may act for, while they are signed in;
+administrators of an account manage its service ids and everybody's keys.
 A token that was exchanged for a run reads, and changes nothing (dead-with-the-run).
 """
 
@@ -15,10 +16,11 @@ from flask import Request
 from taskcred.errors import ForbiddenError, InvalidTokenError
 from taskcred.iam import tables
 from taskcred.iam.accounts import is_administrator
+from taskcred.iam.acting import acts_for
 from taskcred.iam.clients import PAGES
 from taskcred.iam.database import Database
 from taskcred.iam.errors import NO_AUTHORIZATION, NOT_A_MEMBER
-from taskcred.iam.tokens import GRANT_API_KEY, Tokens
+from taskcred.iam.tokens import GRANT_API_KEY, INTERACTIVE, Tokens
 
 _SCHEME: Final = "bearer "
 
@@ -31,10 +33,13 @@ class Caller:
     account_id: str
     is_administrator: bool
     is_run: bool
+    is_interactive: bool
+    acts_for: frozenset[str]  # iam_ids of service ids of the account; empty unless a person signed in
 
     def may_manage(self, account_id: str, iam_id: str) -> bool:
         """Whether the keys of `iam_id` in `account_id` are this caller's to see and change."""
-        return account_id == self.account_id and (self.is_administrator or iam_id == self.iam_id)
+        is_own = iam_id == self.iam_id or iam_id in self.acts_for
+        return account_id == self.account_id and (self.is_administrator or is_own)
 
     def verify_may_write(self) -> None:
         """Raise ForbiddenError for the token of a run."""
@@ -72,6 +77,7 @@ def caller_of(request: Request, tokens: Tokens, database: Database) -> Caller:
     claims = tokens.verify_access_token(bearer_of(request))
     iam_id: str = claims["iam_id"]
     account_id: str = claims["account"]["bss"]
+    is_interactive = claims["grant_type"] in INTERACTIVE
     s = tables.service_ids
     with database.read() as connection:
         administrator = is_administrator(connection, account_id, iam_id)
@@ -81,6 +87,7 @@ def caller_of(request: Request, tokens: Tokens, database: Database) -> Caller:
             ).first()
             is not None
         )
+        acting = acts_for(connection, account_id, iam_id) if is_interactive else []
     if not is_known:
         raise ForbiddenError(
             "You are not a member of this account.",
@@ -91,5 +98,7 @@ def caller_of(request: Request, tokens: Tokens, database: Database) -> Caller:
         iam_id,
         account_id,
         is_administrator=bool(administrator),
+        is_interactive=is_interactive,
+        acts_for=frozenset(service_id.iam_id for service_id in acting),
         is_run=claims["grant_type"] == GRANT_API_KEY and claims.get("client_id") == PAGES,
     )

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from taskcred.clock import SystemClock
 from taskcred.domain.secret import Secret
-from taskcred.iam import accounts, apikeys, links, serviceids
+from taskcred.iam import accounts, acting, apikeys, links, serviceids
 from taskcred.iam.database import Database, remember
 from taskcred.iam.passwords import Passwords
 from taskcred.ports import Clock
@@ -119,6 +119,29 @@ class Operator:
             )
             api_key = self._new_key(connection, here.id, row.iam_id) if with_api_key else None
         return Made(row.iam_id, here.id, api_key)
+
+    def allow_act(self, *, service_id: str, user: str) -> acting.Permitted:
+        """Let a user act for a service id (by id, iam_id or name). Raises NotFoundError, and ConflictError
+        where they are no member of its account."""
+        with self._database.write() as connection:
+            which = serviceids.named(connection, service_id)
+            person = accounts.get_user(connection, user)
+            acting.allow(connection, which, person, by=_OPERATOR, now=self._clock.now())
+            all_of_it = acting.permitted(connection, which)
+        return next(each for each in all_of_it if each.iam_id == person.iam_id)
+
+    def disallow_act(self, *, service_id: str, user: str) -> bool:
+        """Take that away; it acts at the next request. Whether there was such a permission."""
+        with self._database.write() as connection:
+            which = serviceids.named(connection, service_id)
+            person = accounts.get_user(connection, user)
+            return acting.disallow(connection, which, person, by=_OPERATOR, now=self._clock.now())
+
+    def list_act(self, *, service_id: str | None = None) -> list[acting.Permitted]:
+        """Who may act for which service id."""
+        with self._database.read() as connection:
+            which = serviceids.named(connection, service_id) if service_id else None
+            return acting.permitted(connection, which)
 
     def set_password(self, *, user: str, password: Secret) -> None:
         """Replace a user's password; their sign-ins end."""

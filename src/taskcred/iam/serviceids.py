@@ -9,13 +9,23 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from taskcred.errors import NotFoundError
+from taskcred.errors import ConflictError, NotFoundError
 from taskcred.iam import tables
 from taskcred.iam.database import remember
 from taskcred.iam.entities import entity_tag, next_tag
-from taskcred.iam.fields import DESCRIPTION_LENGTH, Fields, format_instant
+from taskcred.iam.fields import DESCRIPTION_LENGTH, Fields, format_instant, is_plain
 
 _s, _k = tables.service_ids, tables.api_keys
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceId:
+    """Which service id it is. `id` names it in routes, `iam_id` in tokens."""
+
+    id: str
+    iam_id: str
+    account_id: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,11 +96,37 @@ def get(connection: sa.Connection, service_id: str, account_id: str) -> sa.Row[A
     return row
 
 
+def named(connection: sa.Connection, given: str) -> ServiceId:
+    """The service id of this id, iam_id or name, whatever its account. Raises NotFoundError, and
+    ConflictError where several have the name."""
+    columns = sa.select(_s.c.id, _s.c.iam_id, _s.c.account_id, _s.c.name)
+    rows = connection.execute(
+        columns.where(sa.or_(_s.c.id == given, _s.c.iam_id == given, _s.c.name == given))
+        if is_plain(given)
+        else columns.where(sa.false())
+    ).all()
+    exact = [row for row in rows if given in (row.id, row.iam_id)] or rows
+    if not exact:
+        raise NotFoundError(
+            "There is no such service id.",
+            hint="Name it by its iam_id, its id or its name.",
+            code="service_id_not_found",
+        )
+    if len(exact) > 1:
+        raise ConflictError(
+            "Several service ids have this name.",
+            hint="Name it by its iam_id: " + ", ".join(row.iam_id for row in exact),
+            code="service_id_ambiguous",
+        )
+    return ServiceId(*exact[0])
+
+
 def delete(connection: sa.Connection, row: sa.Row[Any], *, by: str, now: datetime) -> list[str]:
-    """Take a service id and its keys away: the ids of those keys whose values are kept."""
+    """Take a service id, its keys and the permissions to act for it away: the ids of those keys whose values are kept."""
     here = _k.c.iam_id == row.iam_id
     kept = list(connection.scalars(sa.select(_k.c.id).where(here, _k.c.stored)))
     connection.execute(sa.delete(_k).where(here))
+    connection.execute(sa.delete(tables.actors).where(tables.actors.c.service_id == row.id))
     connection.execute(sa.delete(_s).where(_s.c.id == row.id))
     remember(
         connection,
