@@ -182,7 +182,8 @@ class RetrySettings(Section):
     )
     max_delay: Duration = Field(timedelta(minutes=10), description="Longest wait between tries.")
     on_lost: bool = Field(
-        True, description="Try again when a worker died with the job; false: mark it failed."
+        True,
+        description="Try again when a worker died with the job, or another executor fell silent; false: mark it failed.",
     )
 
 

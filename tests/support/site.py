@@ -108,6 +108,10 @@ class Site:
         assert answer.status_code == 303, answer.text
         return client
 
+    def subject(self, iam_id: str | None = None, **claims: Any) -> str:
+        """The text of an access token of the person, signed in just now, as a service has it."""
+        return self.provider.token(iam_id or self.iam_id, self.account_id, **claims).token.reveal()
+
     def key(self) -> str:
         """The text of a key that the person made elsewhere."""
         return self.provider.add_key(self.iam_id, self.account_id).reveal()
@@ -126,6 +130,7 @@ TASKS = {
             "additionalProperties": False,
         },
     ),
+    "train": Task("train", TaskKind.EXTERNAL, title="Training", sdk_services=("iam_identity",)),
 }
 
 

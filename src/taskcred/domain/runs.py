@@ -80,6 +80,8 @@ class End:
     reason: str = ""
 
 
+# Where an engine of the executor's own decides what is tried again, the task's rule has no say.
+NO_RETRY: Final = RetryRule(max_attempts=0)
 LOST_LIMIT: Final = 5  # a run that takes its worker down with it must not do so for ever
 
 
@@ -135,6 +137,7 @@ class RunView:
     revision: int
     executor: Executor
     service_id: str | None  # the service that started it
+    service_name: str | None  # that service, as owners read it
     grant_id: str | None  # the grant it was started under
     acting_iam_id: str  # the person who acted, where the owner is a service id; else empty
     reference: str  # what the service calls it

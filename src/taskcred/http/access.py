@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field
 from taskcred.domain.permissions import Permission
 from taskcred.http.answers import nothing, send
 from taskcred.http.authentication import caller, context
+from taskcred.http.executions import HandOut
 from taskcred.http.operations import nouns, operation
-from taskcred.http.runs import HandOut
 from taskcred.http.shapes import Told
 from taskcred.services import access as live
 

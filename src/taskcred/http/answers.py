@@ -68,14 +68,16 @@ def if_match(header: IfMatchHeader) -> int | None:
     return int(known[1])
 
 
-def once(header: IdempotencyHeader, work: Callable[[], Answer]) -> Response:
+def once(
+    header: IdempotencyHeader, work: Callable[[], Answer], asked: dict[str, Any] | None = None
+) -> Response:
     """`work`'s answer; under an Idempotency-Key, the answer of the first time. The answer's member
-    `revision` becomes its ETag."""
+    `revision` becomes its ETag. `asked` is what repetitions have in common, where that is not the body."""
     if header.key is None:
         answer: Answer | Replayed = work()
     else:
-        asked = [request.path, request.get_json()]
-        answer = idempotency.once(context(), caller(), str(request.endpoint), header.key, asked, work)
+        what = [request.path, request.get_json() if asked is None else asked]
+        answer = idempotency.once(context(), caller(), str(request.endpoint), header.key, what, work)
     response = _send(answer.body, answer.status, answer.body.get("revision"))
     if answer.status == HTTPStatus.CREATED:
         response.headers["Location"] = f"{request.path}/{answer.body['id']}"

@@ -19,6 +19,7 @@ from taskcred.http import (
     audit,
     csrf,
     events,
+    executions,
     grants,
     health,
     problems,
@@ -40,7 +41,19 @@ from taskcred.services.context import Context
 
 log = structlog.get_logger("http")
 
-_APIS: Final = (task_credentials, tasks, runs, schedules, prompts, grants, access, services, events, audit)
+_APIS: Final = (
+    task_credentials,
+    tasks,
+    runs,
+    executions,
+    schedules,
+    prompts,
+    grants,
+    access,
+    services,
+    events,
+    audit,
+)
 _SELF: Final = "'self'"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{8,64}")
 

@@ -83,7 +83,7 @@ def _identify(incoming: Request) -> Principal:
             raise _unusable()
         return _of_session()
     if authorization.type == "bearer" and authorization.token:
-        return _of_workload(authorization.token) or _of_token(context().provider.verify(authorization.token))
+        return _of_workload(authorization.token) or of_token(context().provider.verify(authorization.token))
     if authorization.type == "basic" and authorization.username and authorization.password:
         g.challenge = "Basic"
         secret = Secret(authorization.password)
@@ -106,7 +106,8 @@ def _of_session() -> Principal:
     return principal
 
 
-def _of_token(token: AccessToken) -> Principal:
+def of_token(token: AccessToken) -> Principal:
+    """Whoever a verified access token is of."""
     where = visit()
     return Principal(
         token.iam_id,

@@ -1,35 +1,37 @@
-"""/v1/runs: start, watch and cancel runs; and how a worker begins an attempt of one."""
+"""/v1/runs: start, watch and cancel runs."""
 
 from __future__ import annotations
 
+import base64
+import json
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
-from flask import Response
-from pydantic import BaseModel, ConfigDict, Field
+from flask import Response, request
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
 
-from taskcred.domain.permissions import Permission
-from taskcred.domain.runs import AttemptOutcome, RunState
-from taskcred.errors import ConflictError
+from taskcred.domain.permissions import Authentication, Permission, Principal
+from taskcred.domain.runs import Executor, RunState, RunView
+from taskcred.errors import InvalidRequestError, InvalidTokenError
 from taskcred.http.answers import once, send
-from taskcred.http.authentication import caller, context
+from taskcred.http.authentication import caller, context, of_token
 from taskcred.http.operations import nouns, operation
 from taskcred.http.shapes import (
     ABSENT,
     Asked,
     IdempotencyHeader,
     IfNoneMatchHeader,
+    Name,
     PageQuery,
     TaskName,
     Told,
     left_out,
 )
-from taskcred.services import access, attempts, runs
-from taskcred.services.attempts import NotBegun
+from taskcred.services import runs, starting
 from taskcred.services.idempotency import Answer
 
-api = nouns("runs", "Runs of tasks and their attempts.")
+api = nouns("runs", "Runs of tasks.")
 
 
 class Run(Told):
@@ -45,7 +47,15 @@ class Run(Told):
     schedule_id: UUID | None
     scheduled_for: datetime | None
     started_by: str
+    executor: Executor = Field(description="Who carries it out.")
+    service_id: UUID | None = Field(description="The service that started it.")
+    grant_id: UUID | None = Field(description="The grant it was started under.")
+    acting_iam_id: str = Field(description="Who acted for a service id; empty where the owner did.")
+    reference: str = Field(description="What whoever started it calls it.")
     prompt_id: UUID | None = Field(description="The open prompt, while it waits for a credential.")
+    prompt_url: str | None = Field(
+        None, description="The prompt's page, for its owner; the link carries no authority."
+    )
     attempts_made: int = Field(ge=0)
     progress_done: int | None
     progress_total: int | None
@@ -76,63 +86,36 @@ class Output(Told):
     finished: bool = Field(description="Nothing will follow.")
 
 
-class HandOut(Told):
-    """An access token that an attempt received: times only."""
-
-    key_id: UUID
-    first_at: datetime
-    last_at: datetime
-    uses: int = Field(ge=0, description="Counted each second: 0 within the first.")
-    expires_at: datetime
-
-
-class Attempt(Told):
-    """One try of a run."""
-
-    id: UUID
-    number: int = Field(ge=1)
-    outcome: AttemptOutcome | None = Field(description="null while it is live.")
-    reason: str
-    executor: str
-    started_at: datetime
-    ended_at: datetime | None
-    exit_code: int | None
-    standin_last_four: str
-    tokens: list[HandOut]
-
-
-class AttemptList(BaseModel):
-    """A run's attempts, oldest first."""
-
-    items: list[Attempt]
-    next: str | None = None
-
-
-class Begun(BaseModel):
-    """An attempt that has begun. The stand-in key is told here once."""
-
-    attempt_id: UUID
-    run_id: UUID
-    number: int = Field(ge=1)
-    stand_in_key: str
-    task: str
-    parameters: dict[str, Any]
-    account_id: str
-    iam_id: str
-    token_url: str = Field(description="Where the stand-in key is exchanged for access tokens.")
-
-
 class StartBody(Asked):
-    """What to run."""
+    """What to run. A service also says for whom: by exactly one of `subject_token` and `grant_id`."""
+
+    model_config = ConfigDict(json_schema_extra={"not": {"required": ["subject_token", "grant_id"]}})
 
     task: TaskName
     parameters: dict[str, Any] = Field(default_factory=dict, description="As the task's schema asks.")
+    reference: Name = Field(
+        default=ABSENT,
+        description="What the caller calls the run; told back, never looked at.",
+        json_schema_extra=left_out,
+    )
+    subject_token: SecretStr = Field(
+        default=ABSENT,
+        min_length=1,
+        max_length=16_384,
+        description="For services: the owner's access token, from an interactive sign-in (RFC 8693). Verified, "
+        "never kept.",
+        json_schema_extra=left_out,
+    )
+    # An id comes as text; strict reading would want a UUID object.
+    grant_id: Annotated[UUID, Field(strict=False)] = Field(
+        default=ABSENT, description="For services: a grant of the owner's.", json_schema_extra=left_out
+    )
 
-
-class AttemptBody(Asked):
-    """Which dispatch of the run the worker was given."""
-
-    dispatch_no: int = Field(ge=1, le=1_000_000_000)
+    @model_validator(mode="after")
+    def _one_owner(self) -> StartBody:
+        if self.subject_token is not None and self.grant_id is not None:
+            raise ValueError("subject_token and grant_id exclude each other")
+        return self
 
 
 class RunPath(BaseModel):
@@ -163,20 +146,89 @@ class OutputQuery(BaseModel):
     )
 
 
-@operation(api, "post", "/v1/runs", Permission.RUN_START, answers={201: Run}, errors=(409, 422))
+@operation(api, "post", "/v1/runs", Permission.RUN_START, answers={201: Run}, errors=(404, 409, 422, 429))
 def start_run(header: IdempotencyHeader, body: StartBody) -> Response:
-    """Start a task now. Without a usable credential the run is parked and its owner asked for one."""
+    """Start a task now. Without a usable credential the run is parked and its owner asked for one, at
+    `prompt_url`. A service starts runs for owners who are there (`subject_token`) or gave it a grant."""
+    start = _start_for_owner if caller().authentication is Authentication.SERVICE else _start_own
 
     def work() -> Answer:
-        view = runs.start(context(), caller(), task=body.task, parameters=body.parameters)
-        return Answer(201, Run.model_validate(view).model_dump(mode="json"))
+        return Answer(201, told(start(body)).model_dump(mode="json"))
 
-    return once(header, work)
+    asked = request.get_json()
+    if body.subject_token is not None:
+        asked["subject_token"] = _whose(body.subject_token.get_secret_value())
+    return once(header, work, asked)
+
+
+def told(view: RunView) -> Run:
+    """The run as it is told: with the address of its prompt."""
+    run = Run.model_validate(view)
+    if view.prompt_id is not None:
+        run.prompt_url = f"{context().public_url}/prompts/{view.prompt_id}"
+    return run
+
+
+def _start_own(body: StartBody) -> RunView:
+    for field in ("subject_token", "grant_id"):
+        if getattr(body, field) is not None:
+            raise InvalidRequestError(
+                f"{field}: only a service starts runs for somebody else.",
+                hint="Leave it out: the run will be your own.",
+                field=field,
+            )
+    return runs.start(
+        context(), caller(), task=body.task, parameters=body.parameters, reference=body.reference or ""
+    )
+
+
+def _start_for_owner(body: StartBody) -> RunView:
+    if body.subject_token is None and body.grant_id is None:
+        raise InvalidRequestError(
+            "Neither subject_token nor grant_id says for whom.",
+            hint="Send the access token of the signed-in owner, or the id of a grant of theirs.",
+            code="owner_required",
+            field="subject_token",
+        )
+    return starting.start(
+        context(),
+        caller(),
+        task=body.task,
+        parameters=body.parameters,
+        subject=None if body.subject_token is None else _subject(body.subject_token),
+        grant_id=None if body.grant_id is None else str(body.grant_id),
+        reference=body.reference or "",
+    )
+
+
+def _subject(token: SecretStr) -> Principal:
+    try:
+        # The provider's client verifies it.
+        return of_token(context().provider.verify(token.get_secret_value()))
+    except InvalidTokenError as error:
+        # Not 401: the service itself is known, and must not doubt its own credentials.
+        raise InvalidRequestError(
+            f"The subject_token cannot be used. {error.message}",
+            hint="Send the access token that the owner's sign-in gave you, while it lives; or name a grant.",
+            code="invalid_subject_token",
+            field="subject_token",
+        ) from error
+
+
+def _whose(token: str) -> str:
+    """What two requests have in common that show tokens of the same owner: by claims that nobody has
+    verified, which tell repetitions apart and give no right to anything."""
+    try:
+        body = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
+        return f"{claims['iam_id']} {claims['account']['bss']}"
+    except (ValueError, KeyError, IndexError, TypeError):
+        return token
 
 
 @operation(api, "get", "/v1/runs", Permission.RUN_READ, answers={200: RunPage})
 def list_runs(query: RunQuery) -> Response:
-    """The caller's runs, newest first."""
+    """The caller's runs, newest first; a service's are those it started."""
     page, following = runs.list_own(
         context(),
         caller(),
@@ -185,14 +237,14 @@ def list_runs(query: RunQuery) -> Response:
         after=query.after,
         limit=query.limit,
     )
-    return send(RunPage(items=[Run.model_validate(run) for run in page], next=following))
+    return send(RunPage(items=[told(run) for run in page], next=following))
 
 
 @operation(api, "get", "/v1/runs/<uuid:run_id>", Permission.RUN_READ, answers={200: Run, 304: None})
 def get_run(path: RunPath, header: IfNoneMatchHeader) -> Response:
     """One run; poll it with If-None-Match."""
     view = runs.get(context(), caller(), str(path.run_id))
-    return send(Run.model_validate(view), revision=view.revision, header=header)
+    return send(told(view), revision=view.revision, header=header)
 
 
 @operation(
@@ -201,7 +253,7 @@ def get_run(path: RunPath, header: IfNoneMatchHeader) -> Response:
 def cancel_run(path: RunPath) -> Response:
     """End a run. A running job is asked to end, then ended."""
     view = runs.cancel(context(), caller(), str(path.run_id))
-    return send(Run.model_validate(view), revision=view.revision)
+    return send(told(view), revision=view.revision)
 
 
 @operation(api, "get", "/v1/runs/<uuid:run_id>/output", Permission.RUN_READ, answers={200: Output, 304: None})
@@ -209,51 +261,3 @@ def get_output(path: RunPath, query: OutputQuery, header: IfNoneMatchHeader) -> 
     """What the run printed, part by part."""
     view = runs.output(context(), caller(), str(path.run_id), query.after, query.attempt)
     return send(Output.model_validate(view), revision=0, header=header)
-
-
-@operation(api, "get", "/v1/runs/<uuid:run_id>/access", Permission.TOKEN_READ, answers={200: AttemptList})
-def list_run_access(path: RunPath) -> Response:
-    """Which attempt received access tokens, from which key, and when."""
-    found = access.run_access(context(), caller(), str(path.run_id))
-    return send(AttemptList(items=[Attempt.model_validate(attempt) for attempt in found]))
-
-
-@operation(api, "get", "/v1/runs/<uuid:run_id>/attempts", Permission.RUN_READ, answers={200: AttemptList})
-def list_attempts(path: RunPath) -> Response:
-    """The tries of a run."""
-    found = runs.attempts(context(), caller(), str(path.run_id))
-    return send(AttemptList(items=[Attempt.model_validate(attempt) for attempt in found]))
-
-
-@operation(
-    api,
-    "post",
-    "/v1/runs/<uuid:run_id>/attempts",
-    Permission.RUN_ATTEMPT,
-    answers={201: Begun},
-    errors=(409,),
-)
-def begin_attempt(path: RunPath, body: AttemptBody) -> Response:
-    """Begin an attempt and receive its stand-in key. 409 says why there is nothing to do: `parked`,
-    `cancelled`, `superseded`, `finished`, `running`."""
-    ctx = context()
-    begun = attempts.begin(ctx, caller(), str(path.run_id), body.dispatch_no)
-    if isinstance(begun, NotBegun):
-        raise ConflictError(
-            "There is nothing to do for this dispatch of the run.",
-            hint="Take the next one; nothing needs to be repeated.",
-            code=begun.why,
-        )
-    answer = Begun(
-        attempt_id=UUID(begun.attempt_id),
-        run_id=UUID(begun.run_id),
-        number=begun.number,
-        # The executor hands it to the job; this is the one time it is told.
-        stand_in_key=begun.standin_key.reveal(),
-        task=begun.task,
-        parameters=begun.parameters,
-        account_id=begun.account_id,
-        iam_id=begun.iam_id,
-        token_url=f"{ctx.public_url}/identity/token",
-    )
-    return send(answer, 201)

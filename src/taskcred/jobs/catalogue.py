@@ -1,13 +1,15 @@
 """The catalogue of tasks: `[tasks.NAME]` in the configuration, and the entry point group "taskcred.tasks".
 
 An entry point's name is the task's name; it is a `TaskSettings`, or a function without arguments that
-returns one. A task in the configuration replaces an installed one of the same name.
+returns one. A task in the configuration replaces an installed one of the same name. The task `exec` is
+always there.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from datetime import timedelta
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,12 +37,33 @@ _FIELDS: Final[dict[TaskKind, tuple[str, ...]]] = {
     TaskKind.COMMAND: ("argv", "environment", "working_directory", "sdk_services"),
     TaskKind.PYTHON: ("entry_point", "environment", "sdk_services"),
     TaskKind.HTTP: ("method", "url"),
+    TaskKind.EXTERNAL: ("sdk_services",),
 }
+
+EXEC: Final = "exec"
+_EXEC: Final = TaskSettings(
+    kind="external",
+    title="A program on your own machine",
+    description="What `taskcred exec` runs, with a stand-in key of its own.",
+    parameters={
+        "type": "object",
+        "properties": {
+            "command": {
+                "type": "array",
+                "items": {"type": "string"},
+                "description": "The program and its arguments, as they are shown; nothing here is run.",
+            }
+        },
+        "additionalProperties": False,
+    },
+    timeout=timedelta(days=7),
+)
 
 
 def load_tasks(settings: Mapping[str, TaskSettings], http_allow: tuple[str, ...] = ()) -> dict[str, Task]:
     """The catalogue, by name, sorted. Raises ConfigurationError that names the task and the cure."""
-    found = {entry.name: _installed(entry) for entry in entry_points(group=GROUP)}
+    found = {EXEC: _EXEC}
+    found.update((entry.name, _installed(entry)) for entry in entry_points(group=GROUP))
     found.update(settings)
     return {name: _task(name, found[name], http_allow) for name in sorted(found)}
 
@@ -79,6 +102,12 @@ def _task(name: str, settings: TaskSettings, http_allow: tuple[str, ...]) -> Tas
             _verify_python(name, settings)
         case TaskKind.HTTP:
             _verify_http(name, settings, http_allow)
+        case TaskKind.EXTERNAL:
+            _verify_external(name, settings)
+    if name == EXEC and kind is not TaskKind.EXTERNAL:
+        raise _wrong(
+            name, "kind", "is not external", "`taskcred exec` needs this task; give yours another name."
+        )
     for variable in settings.environment:
         if not _VARIABLE.fullmatch(variable):
             raise _wrong(name, "environment", f"{variable!r} is no name of a variable", "Use [A-Za-z0-9_].")
@@ -179,6 +208,16 @@ def _verify_http(name: str, settings: TaskSettings, http_allow: tuple[str, ...])
     problem = http.refuse_url(settings.url, http_allow)
     if problem is not None:
         raise _wrong(name, "url", *problem)
+
+
+def _verify_external(name: str, settings: TaskSettings) -> None:
+    for field in sorted(settings.retry.model_fields_set - {"on_lost"}):
+        raise _wrong(
+            name,
+            f"retry.{field}",
+            f"means nothing for a {TaskKind.EXTERNAL} task",
+            "Remove it: whoever carries the run out says whether it is tried again.",
+        )
 
 
 def _wrong(name: str, field: str, what: str, cure: str) -> ConfigurationError:

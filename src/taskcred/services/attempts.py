@@ -3,36 +3,30 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from taskcred.domain.keytext import STANDIN_KEY_PREFIX, new_key
-from taskcred.domain.permissions import Permission, Principal
-from taskcred.domain.runs import (
-    FINAL_STATES,
-    Again,
-    AttemptOutcome,
-    End,
-    RunState,
-    decide_after_attempt,
-)
+from taskcred.domain.permissions import Authentication, Permission, Principal
+from taskcred.domain.runs import FINAL_STATES, Executor, RunState
 from taskcred.domain.secret import Secret
-from taskcred.errors import ConflictError, NotFoundError, UnavailableError
-from taskcred.services import prompts, tokens
+from taskcred.errors import ConflictError, ForbiddenError, NotFoundError, UnavailableError
+from taskcred.services import events, prompts, tokens
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
+from taskcred.services.endings import find_run, finish, lost
 from taskcred.services.reports import (
     append_output,
     cancel_requested,
-    find_attempt,
     heartbeat,
     progress,
     set_launcher,
 )
-from taskcred.services.runs import PARKED_REASON, UNKNOWN_TASK
+from taskcred.services.runs import PARKED_REASON
 from taskcred.store import attempts as store
 from taskcred.store import audit, changes
 from taskcred.store import prompts as prompt_store
@@ -52,8 +46,6 @@ __all__ = [
     "progress",
     "set_launcher",
 ]
-
-_REASON: Final = 512  # characters kept of a reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,21 +96,23 @@ def begin(ctx: Context, principal: Principal, run_id: str, dispatch_no: int) -> 
     Raises NotFoundError, and UnavailableError where vault, provider or records are away: ask again later.
     """
     authorize(ctx, principal, Permission.RUN_ATTEMPT, "run", run_id)
+    if principal.authentication is not Authentication.WORKER:
+        raise ForbiddenError("Only a worker takes up dispatches.", hint="See services.executions.")
     with ctx.store.read() as connection:
-        run = _run(connection, run_id)
+        run = find_run(connection, run_id)
         standing = prompt_store.standing(connection, run.account_id, run.iam_id)
         refused = _refuse(connection, run, dispatch_no, principal.iam_id)
     if refused is not None:
         return refused
-    ensured = None if standing.why else _ensure_token(ctx, standing.credential_id)
+    ensured = None if standing.why else ensure_token(ctx, standing.credential_id)
     with ctx.store.write() as connection:
-        run = _run(connection, run_id)
+        run = find_run(connection, run_id)
         refused = _refuse(connection, run, dispatch_no, principal.iam_id)
         if refused is not None:
             return refused
         standing = prompt_store.standing(connection, run.account_id, run.iam_id)
         if standing.why and run.state == RunState.QUEUED:
-            _park(ctx, connection, run, standing.why)
+            park(ctx, connection, run, standing.why)
             return NotBegun("parked")
         if ensured is None or standing.credential_id != ensured:
             raise UnavailableError(
@@ -134,38 +128,9 @@ def live_of_run(ctx: Context, run_id: str) -> LiveAttempt | None:
     return None if row is None else LiveAttempt(row.id, row.executor, row.launcher, row.heartbeat_at)
 
 
-def finish(
-    ctx: Context, attempt_id: str, outcome: AttemptOutcome, reason: str = "", exit_code: int | None = None
-) -> None:
-    """End an attempt, its stand-in key at once, and decide what becomes of its run: one transaction.
-
-    `reason` is a sentence for the owner. A run that is tried again is queued in the same transaction.
-    Nothing happens where the attempt has already ended.
-    """
-    with ctx.store.write() as connection:
-        attempt = find_attempt(connection, attempt_id)
-        now = ctx.clock.now()
-        if not store.end(connection, attempt_id, outcome, reason[:_REASON], exit_code, now):
-            return
-        changes.append(connection, "attempt", attempt_id, now)
-        _audit(
-            connection,
-            "attempt:end",
-            attempt,
-            _run(connection, attempt.run_id),
-            {"number": attempt.number, "outcome": outcome.value, "exit_code": exit_code},
-            now,
-        )
-        _decide(ctx, connection, attempt, outcome, reason, exit_code, now)
-
-
-def lost(ctx: Context, attempt_id: str) -> None:
-    """The worker of an attempt died and its job is gone: the run is tried again, or marked failed by its
-    task's rule, and in any case after the fifth loss."""
-    finish(ctx, attempt_id, AttemptOutcome.LOST, "The worker running it stopped unexpectedly.")
-
-
 def _refuse(connection: sa.Connection, run: sa.Row[Any], dispatch_no: int, executor: str) -> NotBegun | None:
+    if run.executor != Executor.WORKER:
+        return NotBegun("superseded")  # it was never in line for a worker
     if run.state in FINAL_STATES:
         return NotBegun("cancelled" if run.state == RunState.CANCELLED else "finished")
     if run.dispatch_no != dispatch_no:
@@ -179,8 +144,10 @@ def _refuse(connection: sa.Connection, run: sa.Row[Any], dispatch_no: int, execu
     return None
 
 
-def _ensure_token(ctx: Context, credential_id: str | None) -> str | None:
-    """The credential's id once a token of it is in the cache; None where it has just been refused."""
+def ensure_token(ctx: Context, credential_id: str | None) -> str | None:
+    """The credential's id once a token of it is in the cache; None where it has just been refused.
+
+    Talks to vault and provider: no transaction may be open."""
     if credential_id is None:
         return None
     try:
@@ -193,59 +160,93 @@ def _ensure_token(ctx: Context, credential_id: str | None) -> str | None:
 def _begin(
     ctx: Context, connection: sa.Connection, run: sa.Row[Any], credential_id: str, principal: Principal
 ) -> Begun:
+    live = store.live_of_run(connection, run.id)
+    if live is None:
+        return open_attempt(ctx, connection, run, credential_id, principal.iam_id, actor_of(principal))
     now = ctx.clock.now()
     key = new_key(STANDIN_KEY_PREFIX)
-    live = store.live_of_run(connection, run.id)
-    if live is not None:
-        attempt_id, number = str(live.id), int(live.number)
-        store.set_key(connection, attempt_id, key.digest(), key.last_four, now)
-        changes.append(connection, "attempt", attempt_id, now)
-    else:
-        attempt_id, number = str(uuid.uuid4()), int(run.attempts_made) + 1
-        run_store.move(
-            connection,
-            run.id,
-            (RunState.QUEUED,),
-            run.dispatch_no,
-            state=RunState.RUNNING,
-            reason="",
-            attempts_made=number,
-            started_at=run.started_at or now,
-            progress_done=None,
-            progress_total=None,
-            progress_text="",
-            exit_code=None,
-        )
-        store.insert(
-            connection,
-            attempt_id=attempt_id,
-            run_id=run.id,
-            number=number,
-            credential_id=credential_id,
-            executor=principal.iam_id,
-            standin_digest=key.digest(),
-            standin_last_four=key.last_four,
-            now=now,
-        )
-    audit.append(
-        connection,
-        audit.Event(
-            "attempt:begin",
-            "success",
-            actor_of(principal),
-            run.account_id,
-            run.iam_id,
-            "attempt",
-            attempt_id,
-            run.id,
-            {"number": number, "credential_id": credential_id, "new_key": live is not None},
-        ),
-        now,
+    store.set_key(connection, live.id, key.digest(), key.last_four, now)
+    changes.append(connection, "attempt", live.id, now)
+    return _begun(
+        connection, run, live.id, live.number, key, credential_id, actor_of(principal), now, is_new=False
     )
+
+
+def open_attempt(
+    ctx: Context,
+    connection: sa.Connection,
+    run: sa.Row[Any],
+    credential_id: str,
+    executor: str,
+    actor: audit.Actor,
+    addresses: Sequence[str] | None = None,
+) -> Begun:
+    """A further attempt of a queued run, in the caller's transaction, with a fresh stand-in key.
+
+    `executor` is who carries it out; the key works from the networks `addresses` only (None: from anywhere).
+    """
+    now = ctx.clock.now()
+    key = new_key(STANDIN_KEY_PREFIX)
+    attempt_id, number = str(uuid.uuid4()), int(run.attempts_made) + 1
+    run_store.move(
+        connection,
+        run.id,
+        (RunState.QUEUED,),
+        run.dispatch_no,
+        state=RunState.RUNNING,
+        reason="",
+        attempts_made=number,
+        started_at=run.started_at or now,
+        progress_done=None,
+        progress_total=None,
+        progress_text="",
+        exit_code=None,
+    )
+    store.insert(
+        connection,
+        attempt_id=attempt_id,
+        run_id=run.id,
+        number=number,
+        credential_id=credential_id,
+        executor=executor,
+        standin_digest=key.digest(),
+        standin_last_four=key.last_four,
+        addresses=None if addresses is None else list(addresses),
+        now=now,
+    )
+    return _begun(connection, run, attempt_id, number, key, credential_id, actor, now, is_new=True)
+
+
+def _begun(
+    connection: sa.Connection,
+    run: sa.Row[Any],
+    attempt_id: str,
+    number: int,
+    key: Secret,
+    credential_id: str,
+    actor: audit.Actor,
+    now: datetime,
+    *,
+    is_new: bool,
+) -> Begun:
+    details = {"number": number, "credential_id": credential_id, "new_key": not is_new}
+    event = audit.Event(
+        "attempt:begin",
+        "success",
+        actor,
+        run.account_id,
+        run.iam_id,
+        "attempt",
+        attempt_id,
+        run.id,
+        details,
+    )
+    audit.append(connection, event, now)
     return Begun(attempt_id, run.id, number, key, run.task, run.parameters, run.account_id, run.iam_id)
 
 
-def _park(ctx: Context, connection: sa.Connection, run: sa.Row[Any], why: str) -> None:
+def park(ctx: Context, connection: sa.Connection, run: sa.Row[Any], why: str) -> str:
+    """A queued run waits for its owner's task credential from now on; answers the prompt's id."""
     run_store.move(
         connection,
         run.id,
@@ -254,7 +255,7 @@ def _park(ctx: Context, connection: sa.Connection, run: sa.Row[Any], why: str) -
         state=RunState.WAITING_FOR_CREDENTIAL,
         reason=PARKED_REASON[why],
     )
-    prompts.open_for(ctx, connection, run.account_id, run.iam_id, why)
+    prompt_id = prompts.open_for(ctx, connection, run.account_id, run.iam_id, why)
     event = audit.Event(
         "run:park",
         "success",
@@ -267,68 +268,5 @@ def _park(ctx: Context, connection: sa.Connection, run: sa.Row[Any], why: str) -
         {"waits_for": why},
     )
     audit.append(connection, event, ctx.clock.now())
-
-
-def _decide(
-    ctx: Context,
-    connection: sa.Connection,
-    attempt: sa.Row[Any],
-    outcome: AttemptOutcome,
-    reason: str,
-    exit_code: int | None,
-    now: datetime,
-) -> None:
-    run = _run(connection, attempt.run_id)
-    decision: Again | End
-    if run.cancel_requested_at is not None and outcome is not AttemptOutcome.SUCCEEDED:
-        decision = End(RunState.CANCELLED, "Cancelled by its owner.")
-    else:
-        rule = ctx.tasks.get(run.task, UNKNOWN_TASK).retry
-        decision = decide_after_attempt(rule, outcome, run.attempts_made, run.lost_attempts, reason)
-    values: dict[str, Any] = {
-        "exit_code": exit_code,
-        "lost_attempts": run.lost_attempts + (outcome is AttemptOutcome.LOST),
-    }
-    if isinstance(decision, Again):
-        values |= {
-            "state": RunState.QUEUED,
-            "reason": f"Attempt {attempt.number} ended and is followed by another: {reason}"[:_REASON],
-            "dispatch_no": run.dispatch_no + 1,
-            "queued_at": now,
-        }
-        owner = run_store.partition(run.account_id, run.iam_id)
-        ctx.queue.enqueue(connection, run.id, run.dispatch_no + 1, owner, decision.delay)
-    else:
-        values |= {"state": decision.state, "reason": decision.reason[:_REASON], "ended_at": now}
-        _audit(connection, "run:end", attempt, run, {"state": decision.state.value}, now)
-    run_store.move(connection, run.id, (RunState.RUNNING,), run.dispatch_no, **values)
-
-
-def _audit(
-    connection: sa.Connection,
-    action: str,
-    attempt: sa.Row[Any],
-    run: sa.Row[Any],
-    details: dict[str, Any],
-    now: datetime,
-) -> None:
-    kind, target_id = ("run", run.id) if action.startswith("run:") else ("attempt", attempt.id)
-    event = audit.Event(
-        action,
-        "success",
-        audit.Actor(attempt.executor, "worker"),
-        run.account_id,
-        run.iam_id,
-        kind,
-        target_id,
-        run.id,
-        details,
-    )
-    audit.append(connection, event, now)
-
-
-def _run(connection: sa.Connection, run_id: str) -> sa.Row[Any]:
-    row = run_store.find(connection, run_id)
-    if row is None:
-        raise NotFoundError("There is no such run.", hint="It may have ended long ago and been removed.")
-    return row
+    events.of_run(ctx, connection, run, "run.waiting", prompt_id=prompt_id)
+    return prompt_id

@@ -10,9 +10,9 @@ import sqlalchemy as sa
 
 from taskcred.domain.credentials import DEFAULT_NAME, Created, Drain, KeySource
 from taskcred.domain.permissions import Permission, Principal
-from taskcred.domain.runs import PromptState, PromptView
+from taskcred.domain.runs import Executor, PromptState, PromptView
 from taskcred.errors import ConflictError, NotFoundError
-from taskcred.services import notices
+from taskcred.services import events, notices
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
 from taskcred.services.cursors import cut, read_cursor, verify_limit
@@ -70,8 +70,10 @@ def settle(
         _close(connection, row, PromptState.ANSWERED, actor, now)
     queued = run_store.queue_parked(connection, account_id, iam_id, now)
     owner = run_store.partition(account_id, iam_id)
-    for run_id, dispatch_no in queued:
-        ctx.queue.enqueue(connection, run_id, dispatch_no, owner)
+    for run in queued:
+        if run.executor == Executor.WORKER:
+            ctx.queue.enqueue(connection, run.id, run.dispatch_no + 1, owner)
+        events.of_run(ctx, connection, run, "run.queued", why="prompt_answered")
     return len(queued)
 
 

@@ -1,4 +1,4 @@
-"""Attempts whose worker fell silent for good are lost: their runs must not stay "running" for ever.
+"""Attempts whose executor fell silent for good are lost: their runs must not stay "running" for ever.
 
 A worker that starts again finds its own attempts and reports them lost; this is for one that does not.
 Silence is measured by our monotonic clock, from when we first saw a heartbeat to when it is still the
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from taskcred.services import attempts
+from taskcred.services import endings
 from taskcred.services.context import Context
 from taskcred.store import attempts as store
+from taskcred.store import audit
 
 
 class Reaper:
@@ -24,7 +25,7 @@ class Reaper:
     def reap(self) -> int:
         """End what has been silent for `attempt_silence`; call it every few seconds. Answers how many.
 
-        The stand-in key dies with the attempt, and a worker that comes back hears at its next heartbeat
+        The stand-in key dies with the attempt, and an executor that comes back hears at its next heartbeat
         that the attempt is over.
         """
         before_this, self._seen = self._seen, {}  # where this round fails, silence is measured anew
@@ -39,7 +40,7 @@ class Reaper:
             before = before_this.get(attempt_id)
             since = before[1] if before is not None and before[0] == beat_at else now
             if now - since >= patience:
-                attempts.lost(self._ctx, attempt_id)
+                endings.lost(self._ctx, attempt_id, audit.KEEPER)
                 reaped += 1
             else:
                 seen[attempt_id] = (beat_at, since)

@@ -52,19 +52,23 @@ def append_output(ctx: Context, attempt_id: str, text: str) -> bool:
 
     The caller has masked the stand-in key. The last lines may arrive after the attempt has ended.
     """
-    clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace")  # PostgreSQL stores no NUL
     with ctx.store.write() as connection:
         attempt = find_attempt(connection, attempt_id)
-        if attempt.output_truncated:
-            return False
         run = run_store.find(connection, attempt.run_id)
-        limit = ctx.tasks.get(run.task if run else "", UNKNOWN_TASK).output_limit
-        room = max(0, limit - attempt.output_bytes)
-        kept = clean[:room].decode("utf-8", "ignore")
-        truncated = len(clean) > room
-        chunks = [kept[start : start + _CHUNK] for start in range(0, len(kept), _CHUNK)]
-        total = attempt.output_bytes + len(kept.encode())
-        store.append_output(connection, attempt_id, chunks, output_bytes=total, truncated=truncated)
+        return keep_output(ctx, connection, attempt, run.task if run else "", text)
+
+
+def keep_output(ctx: Context, connection: sa.Connection, attempt: sa.Row[Any], task: str, text: str) -> bool:
+    """See `append_output`; in the caller's transaction."""
+    if attempt.output_truncated:
+        return False
+    clean = text.replace("\x00", "\ufffd").encode("utf-8", "replace")  # PostgreSQL stores no NUL
+    room = max(0, ctx.tasks.get(task, UNKNOWN_TASK).output_limit - attempt.output_bytes)
+    kept = clean[:room].decode("utf-8", "ignore")
+    truncated = len(clean) > room
+    chunks = [kept[start : start + _CHUNK] for start in range(0, len(kept), _CHUNK)]
+    total = attempt.output_bytes + len(kept.encode())
+    store.append_output(connection, attempt.id, chunks, output_bytes=total, truncated=truncated)
     return not truncated
 
 
@@ -73,14 +77,19 @@ def progress(ctx: Context, attempt_id: str, done: int, total: int, text: str = "
     with ctx.store.write() as connection:
         attempt = find_attempt(connection, attempt_id)
         if attempt.outcome is None:
-            run_store.move(
-                connection,
-                attempt.run_id,
-                (RunState.RUNNING,),
-                progress_done=max(0, min(done, _MAX_COUNT)),
-                progress_total=max(0, min(total, _MAX_COUNT)),
-                progress_text=text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:256],
-            )
+            note_progress(connection, attempt.run_id, done, total, text)
+
+
+def note_progress(connection: sa.Connection, run_id: str, done: int, total: int, text: str) -> None:
+    """See `progress`; in the caller's transaction."""
+    run_store.move(
+        connection,
+        run_id,
+        (RunState.RUNNING,),
+        progress_done=max(0, min(done, _MAX_COUNT)),
+        progress_total=max(0, min(total, _MAX_COUNT)),
+        progress_text=text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:256],
+    )
 
 
 def find_attempt(connection: sa.Connection, attempt_id: str) -> sa.Row[Any]:

@@ -1,4 +1,7 @@
-"""Runs: an owner starts, watches and cancels them. A run without a usable credential is parked."""
+"""Runs: an owner starts, watches and cancels them, and so does a service with those it started.
+
+A run without a usable credential is parked.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from taskcred.domain.permissions import Permission, Principal
-from taskcred.domain.runs import FINAL_STATES, AttemptView, OutputView, RunState, RunView
+from taskcred.domain.permissions import Authentication, Permission, Principal
+from taskcred.domain.runs import FINAL_STATES, AttemptView, Executor, OutputView, RunState, RunView
 from taskcred.domain.tasks import Task, TaskKind
 from taskcred.errors import ConflictError, InvalidRequestError, NotFoundError, PolicyViolationError
-from taskcred.services import prompts
+from taskcred.services import events, prompts
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
 from taskcred.services.cursors import cut, read_cursor, verify_limit
@@ -35,7 +38,8 @@ PARKED_REASON: Final = {
 
 @dataclass(frozen=True, slots=True)
 class NewRun:
-    """What a run is made from. `started_by` is who asked; a schedule's runs name schedule and time."""
+    """What a run is made from. `started_by` is who asked; a schedule's runs name schedule and time, a
+    service's the service, what it calls the run, and the grant where there is one."""
 
     account_id: str
     iam_id: str
@@ -44,6 +48,11 @@ class NewRun:
     started_by: str
     schedule_id: str | None = None
     scheduled_for: datetime | None = None
+    executor: Executor = Executor.WORKER
+    service_id: str | None = None
+    grant_id: str | None = None
+    acting_iam_id: str = ""
+    reference: str = ""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -60,25 +69,57 @@ def find_task(ctx: Context, name: str) -> Task:
     return task
 
 
-def start(ctx: Context, principal: Principal, *, task: str, parameters: dict[str, Any]) -> RunView:
+def find_task_for_worker(ctx: Context, name: str) -> Task:
+    """The catalogue's task, to be carried out here. Raises InvalidRequestError (`external_task`) too."""
+    task = find_task(ctx, name)
+    if task.kind is TaskKind.EXTERNAL:
+        raise InvalidRequestError(
+            "This task is carried out elsewhere, not by taskcred: it can be neither scheduled nor run from here.",
+            hint="The service it is made for starts it; on your own machine `taskcred exec` does.",
+            code="external_task",
+            field="task",
+        )
+    return task
+
+
+def start(
+    ctx: Context, principal: Principal, *, task: str, parameters: dict[str, Any], reference: str = ""
+) -> RunView:
     """Start a run of `task` for the caller: queued, or parked with a prompt where no credential is usable.
 
-    Raises InvalidRequestError (`unknown_task`, `invalid_parameters`) and PolicyViolationError
-    (`too_many_waiting_runs`).
+    An external task is for the caller's own machine, and is started from there: by access token, not on
+    the pages. Raises InvalidRequestError (`unknown_task`, `invalid_parameters`, `external_task`) and
+    PolicyViolationError (`too_many_waiting_runs`).
     """
     authorize(ctx, principal, Permission.RUN_START, "task", task[:64])
-    verify_parameters(find_task(ctx, task), parameters)
-    new = NewRun(principal.account_id, principal.iam_id, task, parameters, principal.iam_id)
+    is_bearer = principal.authentication is Authentication.INTERACTIVE
+    chosen = find_task(ctx, task) if is_bearer else find_task_for_worker(ctx, task)
+    verify_parameters(chosen, parameters)
+    new = NewRun(
+        principal.account_id,
+        principal.iam_id,
+        task,
+        parameters,
+        principal.acting_iam_id or principal.iam_id,
+        executor=Executor.OWNER if chosen.kind is TaskKind.EXTERNAL else Executor.WORKER,
+        acting_iam_id=principal.acting_iam_id,
+        reference=reference,
+    )
     with ctx.store.write() as connection:
-        standing = prompt_store.standing(connection, new.account_id, new.iam_id)
-        if not create(ctx, connection, new, standing, actor_of(principal)):
-            raise PolicyViolationError(
-                TOO_MANY_WAIT,
-                hint="Create a task credential, or cancel runs that wait.",
-                code="too_many_waiting_runs",
-                action_url=f"{ctx.public_url}/prompts",
-            )
-        return find_own(connection, principal, new.id)
+        return start_new(ctx, connection, principal, new)
+
+
+def start_new(ctx: Context, connection: sa.Connection, principal: Principal, new: NewRun) -> RunView:
+    """Make the run that `principal` asked for, in the caller's transaction; see `start`."""
+    standing = prompt_store.standing(connection, new.account_id, new.iam_id)
+    if not create(ctx, connection, new, standing, actor_of(principal)):
+        raise PolicyViolationError(
+            TOO_MANY_WAIT,
+            hint="Create a task credential, or cancel runs that wait.",
+            code="too_many_waiting_runs",
+            action_url=f"{ctx.public_url}/prompts",
+        )
+    return find_own(connection, principal, new.id)
 
 
 def create(
@@ -93,7 +134,8 @@ def create(
     now = ctx.clock.now()
     if not standing.why:
         _insert(connection, new, RunState.QUEUED, "", now)
-        ctx.queue.enqueue(connection, new.id, 1, store.partition(new.account_id, new.iam_id))
+        if new.executor is Executor.WORKER:
+            ctx.queue.enqueue(connection, new.id, 1, store.partition(new.account_id, new.iam_id))
         _audit_start(connection, new, actor, {}, now)
         return True
     most = ctx.policy.runs.max_parked
@@ -135,10 +177,9 @@ def list_own(
     size = verify_limit(limit)
     before = read_cursor(after)
     with ctx.store.read() as connection:
-        found = store.of_owner(
+        found = store.views(
             connection,
-            principal.account_id,
-            principal.iam_id,
+            _seen_by(principal),
             state=state,
             schedule_id=schedule_id,
             before=before,
@@ -148,7 +189,7 @@ def list_own(
 
 
 def cancel(ctx: Context, principal: Principal, run_id: str) -> RunView:
-    """End a run: at once where it is queued or parked; a running one is asked, its worker ends the job.
+    """End a run: at once where it is queued or parked; a running one is asked, its executor ends the job.
 
     Cancelling twice is fine. Raises ConflictError (`run_ended`) where it has already ended otherwise.
     """
@@ -164,7 +205,13 @@ def cancel(ctx: Context, principal: Principal, run_id: str) -> RunView:
                 f"The run has already {run.state}.", hint="Only a run that has not ended.", code="run_ended"
             )
         if run.state is RunState.RUNNING:
-            store.move(connection, run_id, (RunState.RUNNING,), cancel_requested_at=now)
+            store.move(
+                connection,
+                run_id,
+                (RunState.RUNNING,),
+                cancel_requested_at=now,
+                reason=cancelled_by(principal),
+            )
         else:
             store.move(
                 connection,
@@ -173,15 +220,33 @@ def cancel(ctx: Context, principal: Principal, run_id: str) -> RunView:
                 state=RunState.CANCELLED,
                 cancel_requested_at=now,
                 ended_at=now,
-                reason="Cancelled by its owner.",
+                reason=cancelled_by(principal),
             )
-            prompts.withdraw_unless_awaited(ctx, connection, principal.account_id, principal.iam_id, actor)
+            prompts.withdraw_unless_awaited(ctx, connection, run.account_id, run.iam_id, actor)
         audit.append(
             connection,
             audit.Event("run:cancel", "success", actor, run.account_id, run.iam_id, "run", run_id, run_id),
             now,
         )
-        return find_own(connection, principal, run_id)
+        cancelled = find_own(connection, principal, run_id)
+        _tell_cancelled(ctx, connection, cancelled)
+        return cancelled
+
+
+def cancelled_by(principal: Principal) -> str:
+    """The reason of a run that `principal` cancels, as its owner reads it."""
+    if principal.authentication is Authentication.SERVICE:
+        return "Cancelled by the service that started it."
+    return "Cancelled by its owner."
+
+
+def _tell_cancelled(ctx: Context, connection: sa.Connection, run: RunView) -> None:
+    told = {"run_id": run.id, "reference": run.reference}
+    if run.state is RunState.CANCELLED:
+        ended = {"state": run.state.value, "reason_text": run.reason}
+        events.add(ctx, connection, run.service_id, "run.ended", {**told, **ended})
+    else:
+        events.add(ctx, connection, run.service_id, "run.cancel_requested", told)
 
 
 def attempts(ctx: Context, principal: Principal, run_id: str) -> list[AttemptView]:
@@ -226,6 +291,11 @@ def _insert(connection: sa.Connection, new: NewRun, state: RunState, reason: str
         now=now,
         schedule_id=new.schedule_id,
         scheduled_for=new.scheduled_for,
+        executor=new.executor,
+        service_id=new.service_id,
+        grant_id=new.grant_id,
+        acting_iam_id=new.acting_iam_id,
+        reference=new.reference,
     )
 
 
@@ -236,7 +306,12 @@ def _audit_start(
     details: dict[str, Any],
     now: datetime,
 ) -> None:
-    of_schedule = {"schedule_id": new.schedule_id} if new.schedule_id else {}
+    named = {
+        "schedule_id": new.schedule_id,
+        "service_id": new.service_id,
+        "grant_id": new.grant_id,
+        "acting_iam_id": new.acting_iam_id,
+    }
     event = audit.Event(
         "run:start",
         "success",
@@ -246,16 +321,22 @@ def _audit_start(
         "run",
         new.id,
         new.id,
-        {"task": new.task, **of_schedule, **details},
+        {"task": new.task, **{name: value for name, value in named.items() if value}, **details},
     )
     audit.append(connection, event, now)
 
 
 def find_own(connection: sa.Connection, principal: Principal, run_id: str) -> RunView:
-    """One of the caller's runs. Raises NotFoundError, for another's as for none."""
-    found = store.of_owner(connection, principal.account_id, principal.iam_id, run_id=run_id)
+    """One of the runs that are the caller's to see. Raises NotFoundError, for another's as for none."""
+    found = store.views(connection, _seen_by(principal), run_id=run_id)
     if not found:
         raise NotFoundError(
             "There is no such run.", hint="`taskcred run list`, or `GET /v1/runs`, lists your runs."
         )
     return found[0]
+
+
+def _seen_by(principal: Principal) -> sa.ColumnElement[bool]:
+    if principal.authentication is Authentication.SERVICE:
+        return store.seen_by_service(events.service_of(principal))
+    return store.seen_by_owner(principal.account_id, principal.iam_id)

@@ -17,7 +17,7 @@ from taskcred.services.context import Context
 from taskcred.services.cron import is_zone, next_after, next_times, verify_cron
 from taskcred.services.cursors import cut, read_cursor, verify_limit
 from taskcred.services.parameters import verify_parameters
-from taskcred.services.runs import find_task
+from taskcred.services.runs import find_task_for_worker
 from taskcred.store import audit
 from taskcred.store import prompts as prompt_store
 from taskcred.store import schedules as store
@@ -41,12 +41,13 @@ def create(
     """Plan runs of `task` for the caller. Without a usable credential a prompt opens at once, so that the
     first time does not come upon an owner who is asleep.
 
-    Raises InvalidRequestError (`unknown_task`, `invalid_parameters`, `invalid_cron`, `invalid_timezone`).
+    Raises InvalidRequestError (`unknown_task`, `external_task`, `invalid_parameters`, `invalid_cron`,
+    `invalid_timezone`).
     """
     authorize(ctx, principal, Permission.SCHEDULE_WRITE, "schedule")
     now = ctx.clock.now()
     _verify_name(name)
-    verify_parameters(find_task(ctx, task), parameters)
+    verify_parameters(find_task_for_worker(ctx, task), parameters)
     _verify_times(cron, timezone, now)
     schedule_id = str(uuid.uuid4())
     with ctx.store.write() as connection:
@@ -104,7 +105,7 @@ def update(
         if "name" in changed:
             _verify_name(changed["name"])
         if "parameters" in changed:
-            verify_parameters(find_task(ctx, row.task), parameters)
+            verify_parameters(find_task_for_worker(ctx, row.task), parameters)
         if changed.keys() & {"cron", "timezone"}:
             new_cron, new_zone = changed.get("cron", row.cron), changed.get("timezone", row.timezone)
             _verify_times(new_cron, new_zone, now)

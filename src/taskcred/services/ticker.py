@@ -97,7 +97,7 @@ def _make_run(ctx: Context, connection: sa.Connection, new: runs.NewRun, standin
     """Queue or park it; where neither can be, it is recorded as failed, so that its owner sees why."""
     try:
         # The catalogue may have changed since the schedule was made.
-        verify_parameters(runs.find_task(ctx, new.task), new.parameters)
+        verify_parameters(runs.find_task_for_worker(ctx, new.task), new.parameters)
     except InvalidRequestError as error:
         runs.create_failed(ctx, connection, new, audit.KEEPER, error.message)
         return

@@ -24,6 +24,7 @@ def insert(
     standin_digest: bytes,
     standin_last_four: str,
     now: datetime,
+    addresses: list[str] | None = None,
 ) -> None:
     """A new live attempt. Only the digest of its stand-in key is kept."""
     connection.execute(
@@ -35,6 +36,7 @@ def insert(
             executor=executor,
             standin_digest=standin_digest,
             standin_last_four=standin_last_four,
+            addresses=addresses,
             started_at=now,
             heartbeat_at=now,
         )

@@ -9,6 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from taskcred.domain.runs import Executor, PromptState, RunState, RunView
+from taskcred.store import service_tables as s
 from taskcred.store import tables as t
 from taskcred.store.paging import is_older
 
@@ -89,15 +90,17 @@ def move(
     return connection.execute(query.values(revision=_NEXT_REVISION, **values)).rowcount == 1
 
 
-def queue_parked(
-    connection: sa.Connection, account_id: str, iam_id: str, now: datetime
-) -> list[tuple[str, int]]:
-    """Queue every parked run of the owner, oldest first: their (id, dispatch number)."""
+def queue_parked(connection: sa.Connection, account_id: str, iam_id: str, now: datetime) -> list[sa.Row[Any]]:
+    """Queue every parked run of the owner, oldest first: their rows as they were."""
     c = t.runs.c
     parked = sa.and_(
         c.state == RunState.WAITING_FOR_CREDENTIAL, c.account_id == account_id, c.iam_id == iam_id
     )
-    rows = connection.execute(sa.select(c.id, c.dispatch_no).where(parked).order_by(c.created_at, c.id)).all()
+    # What the caller needs and no more: parameters may be large, and thousands may be parked.
+    queued: sa.Select[Any] = sa.select(c.id, c.dispatch_no, c.executor, c.service_id, c.reference).where(
+        parked
+    )
+    rows = list(connection.execute(queued.order_by(c.created_at, c.id)))
     if rows:
         connection.execute(
             t.runs.update()
@@ -110,7 +113,7 @@ def queue_parked(
                 revision=_NEXT_REVISION,
             )
         )
-    return [(row.id, row.dispatch_no + 1) for row in rows]
+    return rows
 
 
 def count_parked(connection: sa.Connection, account_id: str, iam_id: str, at_most: int) -> int:
@@ -125,10 +128,19 @@ def count_parked(connection: sa.Connection, account_id: str, iam_id: str, at_mos
     return int(connection.execute(sa.select(sa.func.count()).select_from(some)).scalar_one())
 
 
-def of_owner(
+def seen_by_owner(account_id: str, iam_id: str) -> sa.ColumnElement[bool]:
+    """Runs that are an owner's."""
+    return sa.and_(t.runs.c.account_id == account_id, t.runs.c.iam_id == iam_id)
+
+
+def seen_by_service(service_id: str) -> sa.ColumnElement[bool]:
+    """Runs that a service started."""
+    return t.runs.c.service_id == service_id
+
+
+def views(
     connection: sa.Connection,
-    account_id: str,
-    iam_id: str,
+    seen: sa.ColumnElement[bool],
     *,
     run_id: str | None = None,
     schedule_id: str | None = None,
@@ -136,7 +148,7 @@ def of_owner(
     before: tuple[datetime, str] | None = None,
     limit: int = 50,
 ) -> list[RunView]:
-    """An owner's runs, newest first; all or the one named; `before` is where the last page ended."""
+    """The runs that are `seen`, newest first; all or the one named; `before` is where the last page ended."""
     c, p = t.runs.c, t.prompts.c
     waits_for = sa.and_(
         c.state == RunState.WAITING_FOR_CREDENTIAL,
@@ -145,9 +157,11 @@ def of_owner(
         p.state == _OPEN,
     )
     query = (
-        sa.select(t.runs, p.id.label("prompt_id"))
-        .select_from(t.runs.outerjoin(t.prompts, waits_for))
-        .where(c.account_id == account_id, c.iam_id == iam_id)
+        sa.select(t.runs, p.id.label("prompt_id"), s.services.c.name, s.services.c.title)
+        .select_from(
+            t.runs.outerjoin(t.prompts, waits_for).outerjoin(s.services, s.services.c.id == c.service_id)
+        )
+        .where(seen)
     )
     if run_id is not None:
         query = query.where(c.id == run_id)
@@ -189,6 +203,7 @@ def view(row: sa.Row[Any]) -> RunView:
         revision=row.revision,
         executor=Executor(row.executor),
         service_id=row.service_id,
+        service_name=row.title or row.name,
         grant_id=row.grant_id,
         acting_iam_id=row.acting_iam_id,
         reference=row.reference,
@@ -200,6 +215,26 @@ def cancel_requested(connection: sa.Connection) -> set[str]:
     c = t.runs.c
     query = sa.select(c.id).where(c.state == RunState.RUNNING, c.cancel_requested_at.is_not(None))
     return set(connection.execute(query).scalars())
+
+
+def started_since(
+    connection: sa.Connection, service_id: str, since: datetime, number: int
+) -> datetime | None:
+    """When the `number`th latest run of the service was started; None where that was not after `since`."""
+    c = t.runs.c
+    query = sa.select(c.created_at).where(c.service_id == service_id, c.created_at > since)
+    latest = query.order_by(c.created_at.desc(), c.id.desc()).limit(1).offset(number - 1)
+    started_at: datetime | None = connection.execute(latest).scalar()
+    return started_at
+
+
+def never_begun(connection: sa.Connection, before: datetime, limit: int) -> list[sa.Row[Any]]:
+    """Runs that were queued before then for a service or their owner, who has begun no attempt since."""
+    c = t.runs.c
+    query = sa.select(t.runs).where(
+        c.state == RunState.QUEUED, c.executor != Executor.WORKER, c.queued_at < before
+    )
+    return list(connection.execute(query.order_by(c.queued_at).limit(limit)))
 
 
 def forget_ended(connection: sa.Connection, before: datetime, limit: int) -> int:

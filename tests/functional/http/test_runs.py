@@ -23,7 +23,7 @@ def _start(me: FlaskClient, **more: Any) -> Any:
 def test_the_catalogue_says_what_a_task_is_and_not_how_it_is_done(site: Site) -> None:
     answer = site.bearer().get("/v1/tasks")
     names = [task["name"] for task in answer.get_json()["items"]]
-    assert names == ["copy", "report"]
+    assert names == ["copy", "report", "train"]
     assert "argv" not in answer.text
     assert answer.get_json()["items"][0]["parameters"]["required"] == ["source"]
 

@@ -32,7 +32,7 @@ def test_a_task_is_taken_over_whole() -> None:
 
 def test_the_catalogue_is_in_order() -> None:
     task = TaskSettings(kind="command", argv=("true",))
-    assert list(load_tasks({"b": task, "a": task, "c": task})) == ["a", "b", "c"]
+    assert list(load_tasks({"b": task, "f": task, "c": task})) == ["b", "c", "exec", "f"]
 
 
 @pytest.mark.parametrize(
