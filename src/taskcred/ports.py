@@ -120,6 +120,15 @@ class Account:
     name: str
 
 
+@dataclass(frozen=True, slots=True)
+class ActFor:
+    """A service id that a person may act for, in its account."""
+
+    iam_id: str
+    account_id: str
+    name: str
+
+
 class IdentityProvider(Protocol):
     """IBM Cloud IAM or the local IAM. Calls have time-outs and pass a bulkhead.
 
@@ -182,6 +191,15 @@ class IdentityProvider(Protocol):
 
     def accounts(self, authority: Secret) -> list[Account]:
         """The accounts the token's owner is a member of."""
+        ...
+
+    def may_act(self, authority: Secret, iam_id: str) -> ActFor | None:
+        """The service id, where the person who signed in for this token may act for it in the token's
+        account (`serviceid:act`), else None. The answer is of this moment: never keep it."""
+        ...
+
+    def acts_for(self, authority: Secret) -> list[ActFor]:
+        """All service ids that `may_act` answers; none where the provider knows no such permission."""
         ...
 
     def check(self) -> None:

@@ -25,7 +25,7 @@ from taskcred.iam.operator import Operator
 from taskcred.iam.service import IamConfig, LocalIam
 from taskcred.identity.claims import is_interactive
 from taskcred.identity.client import IamClient
-from taskcred.ports import IdentityProvider, SignIn
+from taskcred.ports import ActFor, IdentityProvider, SignIn
 from taskcred.testing import FrozenClock, InMemoryIdentityProvider, InMemoryVault, RecordingRevocations
 
 URL = "https://taskcred.test"
@@ -43,6 +43,8 @@ class Owner:
     key: Secret
     other_iam_id: str
     other_key: Secret
+    service_id: str  # in the first account; nobody may act for it yet
+    service_key: Secret
 
 
 class World(Protocol):
@@ -54,6 +56,10 @@ class World(Protocol):
         """The person signs in at `url`; code and state that come back."""
         ...
 
+    def set_may_act(self, allowed: bool) -> None:
+        """Give the owner the permission to act for the service id, or take it away."""
+        ...
+
 
 class MemoryWorld:
     def __init__(self, _directory: Path) -> None:
@@ -61,12 +67,24 @@ class MemoryWorld:
         self.provider = provider = InMemoryIdentityProvider(self.clock, url=URL)
         first, second = provider.add_account("first"), provider.add_account("second")
         ada, bob = provider.add_person(first, second), provider.add_person(first)
+        robot = provider.add_service_id(first)
         self.owner = Owner(
-            ada, first, second, provider.add_key(ada, first), bob, provider.add_key(bob, first)
+            ada,
+            first,
+            second,
+            provider.add_key(ada, first),
+            bob,
+            provider.add_key(bob, first),
+            robot,
+            provider.add_key(robot, first),
         )
 
     def approve(self, url: str) -> tuple[str, str]:
         return self.provider.approve(url, self.owner.iam_id, self.owner.account_id)
+
+    def set_may_act(self, allowed: bool) -> None:
+        change = self.provider.allow_act if allowed else self.provider.disallow_act
+        change(self.owner.iam_id, self.owner.service_id)
 
     def close(self) -> None:
         pass
@@ -80,15 +98,28 @@ class LocalIamWorld:
         self.iam = LocalIam(config, vault, self.clock, RecordingRevocations())
         self.iam.prepare()
         with Operator(config.database, self.clock) as operator:
+            # The first member of an account administers it, which would let her do more than the port asks for.
+            operator.create_user(account="first", email="first@example.test")
             ada = operator.create_user(
                 account="first", email="ada@example.test", password=Secret(PASSWORD), with_api_key=True
             )
             bob = operator.create_user(account="first", email="bob@example.test", with_api_key=True)
+            robot = operator.create_service_id(account="first", name="robot", with_api_key=True)
             second = operator.create_account("second")
             operator.add_member(account="second", user=ada.iam_id)
         assert ada.api_key
         assert bob.api_key
-        self.owner = Owner(ada.iam_id, ada.account_id, second.id, ada.api_key, bob.iam_id, bob.api_key)
+        assert robot.api_key
+        self.owner = Owner(
+            ada.iam_id,
+            ada.account_id,
+            second.id,
+            ada.api_key,
+            bob.iam_id,
+            bob.api_key,
+            robot.iam_id,
+            robot.api_key,
+        )
         self._app = create_app(self.iam)
         self.provider = IamClient(
             URL,
@@ -108,6 +139,11 @@ class LocalIamWorld:
             back = browser.post(url, data=form)
         query = parse_qs(urlsplit(back.headers["Location"]).query)
         return query["code"][0], query["state"][0]
+
+    def set_may_act(self, allowed: bool) -> None:
+        with Operator(self.iam.config.database, self.clock) as operator:
+            change = operator.allow_act if allowed else operator.disallow_act
+            change(service_id=self.owner.service_id, user=self.owner.iam_id)
 
     def close(self) -> None:
         self.provider.close()
@@ -340,6 +376,60 @@ def test_the_accounts_of_a_person_are_told(world: World) -> None:
     accounts = world.provider.accounts(sign_in(world).access.token)
     assert {account.id for account in accounts} == {world.owner.account_id, world.owner.other_account_id}
     assert {account.name for account in accounts} == {"first", "second"}
+
+
+@pytest.mark.promise("at-once")
+def test_a_person_may_act_for_a_service_id_as_long_as_they_are_let(world: World) -> None:
+    token = sign_in_to_first(world).access.token
+    assert world.provider.may_act(token, world.owner.service_id) is None
+    assert world.provider.acts_for(token) == []
+    world.set_may_act(True)
+    service_id = ActFor(world.owner.service_id, world.owner.account_id, "robot")
+    assert world.provider.may_act(token, world.owner.service_id) == service_id
+    assert world.provider.acts_for(token) == [service_id]
+    assert world.provider.may_act(token, world.owner.other_iam_id) is None
+    assert world.provider.may_act(token, f"iam-ServiceId-{secrets.token_hex(8)}") is None
+    world.set_may_act(False)
+    assert world.provider.may_act(token, world.owner.service_id) is None
+    assert world.provider.acts_for(token) == []
+
+
+@pytest.mark.promise("only-what-the-user-started")
+def test_only_a_person_who_signed_in_to_the_account_acts_for_a_service_id(world: World) -> None:
+    world.set_may_act(True)
+    first = sign_in_to_first(world)
+    assert first.refresh_token
+    elsewhere = world.provider.refresh_sign_in(
+        first.refresh_token, account_id=world.owner.other_account_id
+    ).access.token
+    programs = [world.provider.exchange(world.owner.key, for_run=for_run).token for for_run in (True, False)]
+    strangers = [authority(world, key) for key in (world.owner.other_key, world.owner.service_key)]
+    for token in (elsewhere, *programs, *strangers):
+        assert world.provider.may_act(token, world.owner.service_id) is None
+        assert world.provider.acts_for(token) == []
+
+
+def test_who_acts_for_a_service_id_makes_and_ends_its_keys(world: World) -> None:
+    token = sign_in_to_first(world).access.token
+    with pytest.raises(ProviderRefusedError):
+        create(world, token, iam_id=world.owner.service_id)
+    world.set_may_act(True)
+    value, key_id = create(world, token, iam_id=world.owner.service_id)
+    assert world.provider.exchange(value, for_run=True).iam_id == world.owner.service_id
+    assert world.provider.key_details(value, token).id == key_id
+    world.provider.disable_key(token, key_id)
+    world.provider.delete_key(token, key_id)
+    with pytest.raises(KeyRefusedError):
+        world.provider.exchange(value, for_run=True)
+    # Her API key's token is a program's: it acts for nobody.
+    with pytest.raises(ProviderRefusedError):
+        create(world, authority(world), iam_id=world.owner.service_id)
+
+
+def test_a_service_id_renews_its_own_key_unattended(world: World) -> None:
+    own = authority(world, world.owner.service_key)
+    value, key_id = create(world, own, iam_id=world.owner.service_id)
+    world.provider.delete_key(authority(world, value), key_id)
 
 
 def test_a_healthy_provider_passes_its_check(world: World) -> None:

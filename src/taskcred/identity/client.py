@@ -20,11 +20,14 @@ from taskcred.identity import claims as claims_of
 from taskcred.identity.jwks import PublishedKeys
 from taskcred.identity.tokens import TokenVerifier
 from taskcred.identity.upstream import Refusal, Upstream
-from taskcred.ports import AccessToken, Account, Clock, ProviderKey, SignIn
+from taskcred.ports import AccessToken, Account, ActFor, Clock, ProviderKey, SignIn
 from taskcred.wsgi import WsgiApp
 
 _TOKEN: Final = "/identity/token"  # noqa: S105 - a path
 _KEYS: Final = "/v1/apikeys"
+_ACT_FOR: Final = "/identity/act-for"  # the local IAM's; others do not know it
+# Not allowed to this person, to no program, or to nobody; or the token has ended meanwhile.
+_MAY_NOT: Final = frozenset({401, 403, 404})
 _GRANT_APIKEY: Final = "urn:ibm:params:oauth:grant-type:apikey"
 _NO_REFRESH: Final = "not_supported"  # what IBM's IAM says in place of a refresh token
 # IBM's codes for "your request lacks something" and "wrong method": our mistake, never the key's.
@@ -181,6 +184,23 @@ class IamClient:
         except (KeyError, TypeError):
             raise _strange() from None
 
+    def may_act(self, authority: Secret, iam_id: str) -> ActFor | None:
+        path = f"{_ACT_FOR}/{quote(iam_id, safe='')}"
+        answer = self._upstream.call("GET", path, bearer=authority)
+        if isinstance(answer, Refusal) and answer.status in _MAY_NOT:
+            return None
+        return _act_for(_accepted("say whom you may act for", answer))
+
+    def acts_for(self, authority: Secret) -> list[ActFor]:
+        answer = self._upstream.call("GET", _ACT_FOR, bearer=authority)
+        if isinstance(answer, Refusal) and answer.status in _MAY_NOT:
+            return []
+        body = _accepted("say whom you may act for", answer)
+        try:
+            return [_act_for(item) for item in body["service_ids"]]
+        except (KeyError, TypeError):
+            raise _strange() from None
+
     def check(self) -> None:
         self._published.refresh()
 
@@ -234,6 +254,13 @@ def _provider_key(body: Mapping[str, Any]) -> ProviderKey:
             expires_at=_instant(expires_at) if expires_at else None,
         )
     except (KeyError, TypeError, ValueError):
+        raise _strange() from None
+
+
+def _act_for(body: Mapping[str, Any]) -> ActFor:
+    try:
+        return ActFor(str(body["iam_id"]), str(body["account_id"]), str(body["name"]))
+    except (KeyError, TypeError):
         raise _strange() from None
 
 

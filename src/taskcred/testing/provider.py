@@ -26,7 +26,7 @@ from taskcred.errors import (
 )
 from taskcred.identity import claims as identity_claims
 from taskcred.identity.claims import CLIENT_ID
-from taskcred.ports import AccessToken, Account, Clock, ProviderKey, SignIn
+from taskcred.ports import AccessToken, Account, ActFor, Clock, ProviderKey, SignIn
 from taskcred.testing.scripted import Scripted
 
 _APIKEY_GRANT: Final = "urn:ibm:params:oauth:grant-type:apikey"
@@ -83,6 +83,7 @@ class InMemoryIdentityProvider(Scripted):
         self._accounts: dict[str, Account] = {}
         self._keys: dict[str, ProviderKey] = {}
         self._ids: dict[bytes, str] = {}  # digest of a key's value -> its id
+        self._actors: set[tuple[str, str]] = set()  # person, service id
         self._codes: dict[str, _SignInRequest] = {}
         self._grants: dict[str, _Grant] = {}
         self._signing_key = ec.generate_private_key(ec.SECP256R1())
@@ -102,6 +103,14 @@ class InMemoryIdentityProvider(Scripted):
     def add_service_id(self, account_id: str, name: str = "robot") -> str:
         """A new service id; the iam_id."""
         return self._add(f"iam-ServiceId-{uuid.uuid4()}", (account_id,), name, "")
+
+    def allow_act(self, person: str, service_id: str) -> None:
+        """Let a person act for a service id."""
+        self._actors.add((person, service_id))
+
+    def disallow_act(self, person: str, service_id: str) -> None:
+        """Take that away."""
+        self._actors.discard((person, service_id))
 
     def _add(self, iam_id: str, account_ids: tuple[str, ...], name: str, email: str) -> str:
         self.people[iam_id] = Person(iam_id, account_ids, name, email)
@@ -230,10 +239,13 @@ class InMemoryIdentityProvider(Scripted):
     def _manager(self, authority: Secret, iam_id: str, account_id: str) -> None:
         # The text is needed to verify the token.
         token = self._verified(authority.reveal())
-        is_own = token.iam_id == iam_id or iam_id.startswith("iam-ServiceId-")
+        is_own = token.iam_id == iam_id or self._acts(token, iam_id)
         is_run = token.claims["client_id"] == CLIENT_ID and token.claims["grant_type"] == _APIKEY_GRANT
         if is_run or not is_own or token.account_id != account_id:
             self._refuse("The token may not manage this key.", 403)
+
+    def _acts(self, token: AccessToken, iam_id: str) -> bool:
+        return identity_claims.is_interactive(token.claims) and (token.iam_id, iam_id) in self._actors
 
     def _refuse(self, message: str, status: int) -> NoReturn:
         raise ProviderRefusedError(message, status=status)
@@ -328,6 +340,24 @@ class InMemoryIdentityProvider(Scripted):
             # The text is needed to verify the token.
             person = self.people[self._verified(authority.reveal()).iam_id]
             return [self._accounts[account_id] for account_id in person.account_ids]
+
+    def may_act(self, authority: Secret, iam_id: str) -> ActFor | None:
+        with self._provider_call("may_act"):
+            return next((found for found in self._acting(authority) if found.iam_id == iam_id), None)
+
+    def acts_for(self, authority: Secret) -> list[ActFor]:
+        with self._provider_call("acts_for"):
+            return self._acting(authority)
+
+    def _acting(self, authority: Secret) -> list[ActFor]:
+        # The text is needed to verify the token.
+        token = self._verified(authority.reveal())
+        permitted = [
+            service_id
+            for service_id in self.people.values()
+            if self._acts(token, service_id.iam_id) and token.account_id in service_id.account_ids
+        ]
+        return [ActFor(each.iam_id, token.account_id, each.name) for each in permitted]
 
     def check(self) -> None:
         with self._provider_call("check"):
