@@ -157,6 +157,7 @@ class AttemptView:
     exit_code: int | None
     standin_last_four: str
     tokens: tuple[TokenHandOut, ...] = ()
+    addresses: tuple[str, ...] | None = None  # networks its stand-in key works from; None: from anywhere
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,9 @@ class Attempt(Told):
     ended_at: datetime | None
     exit_code: int | None
     standin_last_four: str
+    addresses: list[str] | None = Field(
+        description="Networks its stand-in key works from; null: from anywhere."
+    )
     tokens: list[HandOut]
 
 

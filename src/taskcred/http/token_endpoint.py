@@ -23,6 +23,7 @@ from taskcred.errors import (
     UnavailableError,
 )
 from taskcred.services.broker import TokenBroker
+from taskcred.services.issued import AddressNeededError
 from taskcred.wsgi import Environ, StartResponse, WsgiApp
 
 _GRANT: Final = "urn:ibm:params:oauth:grant-type:apikey"
@@ -64,7 +65,12 @@ class TokenEndpoint:
         if standin is None:
             return self._pass_on(environ, start_response, body)
         try:
-            answer = self._issue(standin).body(self._wall())
+            try:
+                issued = self._issue(standin)
+            except AddressNeededError:
+                # As the server sees it; a header that a client can write is not believed.
+                issued = self._issue(standin, environ.get("REMOTE_ADDR", ""))
+            answer = issued.body(self._wall())
         except TaskcredError as error:
             if not keytext.is_standin_key(standin.decode("latin-1")):
                 return self._pass_on(environ, start_response, body)

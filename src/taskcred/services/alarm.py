@@ -11,8 +11,10 @@ import threading
 from dataclasses import dataclass
 from typing import Final, NoReturn
 
+from taskcred.domain import networks
 from taskcred.errors import KeyRefusedError
 from taskcred.services.context import Context
+from taskcred.services.issued import AddressNeededError
 from taskcred.store import audit, tokens
 
 _log: Final = logging.getLogger(__name__)
@@ -46,11 +48,14 @@ class Alarm:
             known.uses += 1
         _refuse()
 
-    def refuse(self, digest: bytes, holder: tokens.Holder | None) -> NoReturn:
-        """Refuse a key that belongs to nobody (None), or to an attempt that gets no tokens now."""
+    def refuse(self, digest: bytes, holder: tokens.Holder | None, address: str = "") -> NoReturn:
+        """Refuse a key that belongs to nobody (None), or to an attempt that gets no tokens now; or, with
+        the `address`, one that is bound to other networks."""
         if holder is None:
             _refuse()
         why = f"credential_{holder.credential_state}" if holder.is_live else "attempt_ended"
+        if address:
+            why = "other_network"
         with self._lock:
             now = self._ctx.clock.monotonic()
             known = self._refused.get(digest)
@@ -60,14 +65,24 @@ class Alarm:
             if len(self._refused) >= _REMEMBERED:
                 self._refused.clear()
             self._refused[digest] = _Refused(now + _QUIET, not holder.is_live)
-        self._report(holder, why, known.uses if known else 0)
+        self._report(holder, why, known.uses if known else 0, address)
         _refuse()
 
-    def _report(self, holder: tokens.Holder, why: str, uses: int) -> None:
+    def verify_address(self, digest: bytes, holder: tokens.Holder, address: str | None) -> None:
+        """Refuse a key that is bound to networks in none of which `address` lies. Raises AddressNeededError
+        where that matters and is None."""
+        if holder.addresses is None:
+            return
+        if address is None:
+            raise AddressNeededError("This stand-in key is bound to networks.")
+        if not networks.admit(networks.read(holder.addresses), address):
+            self.refuse(digest, holder, address or "unknown")
+
+    def _report(self, holder: tokens.Holder, why: str, uses: int, address: str) -> None:
         event = audit.Event(
             "token:issue",
             "refused",
-            audit.Actor(f"run:{holder.run_id}", "run"),
+            audit.Actor(f"run:{holder.run_id}", "run", address=address[:64]),
             holder.account_id,
             holder.iam_id,
             "attempt",

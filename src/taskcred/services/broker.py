@@ -29,7 +29,7 @@ from taskcred.errors import (
 from taskcred.services import tokens
 from taskcred.services.alarm import Alarm
 from taskcred.services.context import Context
-from taskcred.services.issued import Entry, IssuedToken
+from taskcred.services.issued import Entry, IssuedToken, hand_out_event
 from taskcred.store import audit, changes
 from taskcred.store import tokens as token_store
 
@@ -109,11 +109,12 @@ class TokenBroker:
 
     # The hot path.
 
-    def issue(self, standin: bytes) -> IssuedToken:
-        """The access token for a stand-in key.
+    def issue(self, standin: bytes, address: str | None = None) -> IssuedToken:
+        """The access token for a stand-in key. `address` is where the request comes from: only a key that
+        is bound to networks asks for it (AddressNeededError), so that others need not find it out.
 
-        Raises KeyRefusedError where the key is unknown, its attempt has ended or its credential is out of
-        use, RateLimitedError, and UnavailableError where a token cannot be had at present.
+        Raises KeyRefusedError where the key is unknown, its attempt has ended, its credential is out of
+        use or it is bound to other networks, RateLimitedError, and UnavailableError where a token cannot be had at present.
         """
         digest = hashlib.sha256(standin).digest()
         if self._cell[0] != self._seen:
@@ -126,7 +127,7 @@ class TokenBroker:
                 hint="Try again in a few seconds; the operator sees why in /readyz.",
             )
         if entry is None or now >= entry.check_at:
-            entry = self._look(digest, entry)
+            entry = self._look(digest, entry, address)
             now = self._monotonic()  # an exchange may have taken its time
         with entry.lock:
             if not entry.is_out:
@@ -142,7 +143,7 @@ class TokenBroker:
                 entry.uses += 1
                 return entry.issued
         # Not under the entry's lock: looking again may wait for somebody who waits for that.
-        return self.issue(standin)
+        return self.issue(standin, address)
 
     # Changes.
 
@@ -242,27 +243,33 @@ class TokenBroker:
 
     # Looking at the records.
 
-    def _look(self, digest: bytes, entry: Entry | None) -> Entry:
+    def _look(self, digest: bytes, entry: Entry | None, address: str | None) -> Entry:
         """A current entry for this key: a new key, an entry that was dropped, or a token due for
         refreshing. While the token at hand is good, trouble is no reason to refuse."""
         if entry is None:
             self._alarm.repeat(digest)
-            return self._load(digest, None)
-        entry.check_at = self._monotonic() + _PERIOD  # the others go on with what there is
+            return self._load(digest, None, address)
+        is_welcome = entry.admits(address)
+        if is_welcome:
+            now = self._monotonic()
+            if now < entry.due_at:
+                return entry
+            entry.look_again_at(now + _PERIOD)  # the others go on with what there is
         try:
-            return self._load(digest, entry)
+            return self._load(digest, entry, address)
         except UnavailableError:
-            if entry.issued.expires_at <= self.wall():
+            if entry.issued.expires_at <= self.wall() or not is_welcome:
                 raise
             return entry
 
-    def _load(self, digest: bytes, entry: Entry | None) -> Entry:
+    def _load(self, digest: bytes, entry: Entry | None, address: str | None) -> Entry:
         for _ in range(_TRIES):
             with self._ctx.store.read() as connection:
                 holder = token_store.holder_of(connection, digest)
                 token = tokens.get(self._ctx, connection, holder.credential_id) if holder else None
             if holder is None or not holder.may_have_tokens:
                 self._alarm.refuse(digest, holder)
+            self._alarm.verify_address(digest, holder, address)
             if token is None or self._ctx.clock.now() >= _last_call(token):
                 self._exchange(holder.credential_id)
             elif entry is not None and entry.token_digest == token.digest:
@@ -300,7 +307,7 @@ class TokenBroker:
                 token_store.hand_out(
                     connection, holder.attempt_id, token.digest, token.key_id, token.expires_at, now
                 )
-                audit.append(connection, _issued(holder, token), now)
+                audit.append(connection, hand_out_event(holder, token), now)
         monotonic = self._monotonic()
         until_refresh = (token.refresh_at - now).total_seconds()
         fresh = Entry(
@@ -324,21 +331,3 @@ class TokenBroker:
 def _last_call(token: tokens.Token) -> datetime:
     """From here on a request exchanges inline: the background refresh has not come in time."""
     return token.expires_at - min((token.expires_at - token.issued_at) * _AT_LAST, _AT_LAST_LONGEST)
-
-
-def _issued(holder: token_store.Holder, token: tokens.Token) -> audit.Event:
-    return audit.Event(
-        "token:issue",
-        "success",
-        audit.Actor(f"run:{holder.run_id}", "run"),
-        holder.account_id,
-        holder.iam_id,
-        "attempt",
-        holder.attempt_id,
-        holder.run_id,
-        {
-            "credential": holder.credential_id,
-            "key": token.key_id,
-            "expires_at": token.expires_at.isoformat(),
-        },
-    )

@@ -6,13 +6,13 @@ says at intervals that it goes on, and says how it ended. Silence ends an attemp
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 import sqlalchemy as sa
 
+from taskcred.domain import networks
 from taskcred.domain.keytext import mask_standin_keys
 from taskcred.domain.permissions import Authentication, Permission, Principal
 from taskcred.domain.runs import FINAL_STATES, AttemptOutcome, Executor, RunState, RunView
@@ -63,14 +63,14 @@ def begin(ctx: Context, principal: Principal, run_id: str, addresses: Sequence[s
     records are away: the run stays as it is, ask again later.
     """
     authorize(ctx, principal, Permission.RUN_ATTEMPT, "run", run_id)
-    networks = None if addresses is None else verify_networks(addresses)
+    bound_to = None if addresses is None else verify_networks(addresses)
     with ctx.store.read() as connection:
         run = _mine(connection, principal, run_id)
         standing = prompt_store.standing(connection, run.account_id, run.iam_id)
     is_open = run.state in (RunState.QUEUED, RunState.RUNNING)
     ensured = attempts.ensure_token(ctx, standing.credential_id) if is_open and not standing.why else None
     with ctx.store.write() as connection:
-        begun = _begin(ctx, connection, principal, run_id, ensured, networks)
+        begun = _begin(ctx, connection, principal, run_id, ensured, bound_to)
         prompt = prompt_store.find_open(connection, run.account_id, run.iam_id)
     if isinstance(begun, Begun):
         return begun
@@ -146,7 +146,7 @@ def end(
 def verify_networks(addresses: Sequence[str]) -> list[str]:
     """The networks in canonical form. Raises InvalidRequestError where one is none."""
     try:
-        return [str(ipaddress.ip_network(address)) for address in addresses]
+        return [str(network) for network in networks.read(addresses)]
     except ValueError as error:
         raise InvalidRequestError(
             f"One of the addresses cannot be used: {error}.",
@@ -161,7 +161,7 @@ def _begin(
     principal: Principal,
     run_id: str,
     ensured: str | None,
-    networks: list[str] | None,
+    bound_to: list[str] | None,
 ) -> Begun | NotBegun:
     """Everything is looked at once more: much may have happened while the token was fetched."""
     run = _mine(connection, principal, run_id)
@@ -183,7 +183,7 @@ def _begin(
         attempts.park(ctx, connection, run, standing.why)
         return NotBegun("parked")
     executor = OWNER if run.executor == Executor.OWNER else principal.iam_id
-    return attempts.open_attempt(ctx, connection, run, ensured, executor, actor_of(principal), networks)
+    return attempts.open_attempt(ctx, connection, run, ensured, executor, actor_of(principal), bound_to)
 
 
 def _not_begun(state: str) -> NotBegun:

@@ -175,6 +175,7 @@ def of_run(connection: sa.Connection, run_id: str) -> list[AttemptView]:
             row.ended_at,
             row.exit_code,
             row.standin_last_four,
+            addresses=None if row.addresses is None else tuple(row.addresses),
         )
         for row in rows
     ]

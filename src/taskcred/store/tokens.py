@@ -179,6 +179,7 @@ class Holder:
     iam_id: str
     is_live: bool
     credential_state: CredentialState
+    addresses: tuple[str, ...] | None  # networks the key works from; None: from anywhere
 
     @property
     def may_have_tokens(self) -> bool:
@@ -190,7 +191,7 @@ def holder_of(connection: sa.Connection, standin_digest: bytes) -> Holder | None
     """Whose stand-in key has this digest."""
     a, r, c = t.attempts.c, t.runs.c, t.task_credentials.c
     row = connection.execute(
-        sa.select(a.id, a.run_id, a.credential_id, r.account_id, r.iam_id, a.outcome, c.state)
+        sa.select(a.id, a.run_id, a.credential_id, r.account_id, r.iam_id, a.outcome, a.addresses, c.state)
         .join(t.runs, r.id == a.run_id)
         .join(t.task_credentials, c.id == a.credential_id)
         .where(a.standin_digest == standin_digest)
@@ -205,6 +206,7 @@ def holder_of(connection: sa.Connection, standin_digest: bytes) -> Holder | None
         row.iam_id,
         row.outcome is None,
         CredentialState(row.state),
+        None if row.addresses is None else tuple(row.addresses),
     )
 
 
