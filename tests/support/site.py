@@ -20,7 +20,7 @@ from taskcred.services import registry
 from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
 from taskcred.store import audit, workers
-from taskcred.testing import FrozenClock, InMemoryIdentityProvider, make_context
+from taskcred.testing import FrozenClock, InMemoryIdentityProvider, InMemoryVault, make_context
 
 BASE = "https://taskcred.test"
 API_KEY_GRANT = "urn:ibm:params:oauth:grant-type:apikey"
@@ -55,6 +55,7 @@ class Site:
     account_id: str
     iam_id: str
     worker: str = field(repr=False)
+    vault: InMemoryVault
 
     @property
     def no_id(self) -> str:
@@ -138,7 +139,8 @@ def make_site(directory: Path) -> Site:
     """A fresh site whose records lie in `directory`."""
     clock = FrozenClock()
     provider = InMemoryIdentityProvider(clock, url=BASE)
-    ctx = make_context(directory, clock=clock, provider=provider, public_url=BASE, tasks=TASKS)
+    vault = InMemoryVault()
+    ctx = make_context(directory, clock=clock, vault=vault, provider=provider, public_url=BASE, tasks=TASKS)
     account_id = provider.add_account()
     iam_id = provider.add_person(account_id)
     secret = Secret(new_key("tcw_").reveal())
@@ -148,4 +150,6 @@ def make_site(directory: Path) -> Site:
     app = create_app(ctx, broker, secret_key=new_key("tck_"), cookie_secure=True)
     app.test_client_class = Browser
     app.add_url_rule("/token-of-a-page", "token_of_a_page", generate_csrf)
-    return Site(ctx, app, broker, provider, clock, account_id, iam_id, f"{worker_id}:{secret.reveal()}")
+    return Site(
+        ctx, app, broker, provider, clock, account_id, iam_id, f"{worker_id}:{secret.reveal()}", vault
+    )
