@@ -62,7 +62,7 @@ def test_every_action_is_described_once() -> None:
 
 def test_every_permission_that_can_be_refused_is_listed() -> None:
     assert (
-        of(SCOPES | {"task", "audit"}, re.findall(r"`([^`]+)`", REFUSED))
+        of(SCOPES | {"task", "audit", "serviceid"}, re.findall(r"`([^`]+)`", REFUSED))
         == {str(permission) for permission in Permission} - RECORDED
     )
 

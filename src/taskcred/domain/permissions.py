@@ -50,6 +50,7 @@ class Permission(StrEnum):
     SERVICE_MANAGE = "service:manage"
     EVENT_READ = "event:read"
     AUDIT_READ_OWN = "audit:read_own"
+    SERVICEID_ACT = "serviceid:act"
 
 
 _INTERACTIVE: Final = frozenset({Authentication.SESSION, Authentication.INTERACTIVE})
@@ -86,6 +87,8 @@ ALLOWED: Final[dict[Permission, frozenset[Authentication]]] = {
     Permission.SERVICE_MANAGE: _INTERACTIVE,
     Permission.EVENT_READ: frozenset({Authentication.SERVICE}),
     Permission.AUDIT_READ_OWN: _INTERACTIVE,
+    # And on this very service id, which the identity provider is asked each time (services/acting).
+    Permission.SERVICEID_ACT: _INTERACTIVE,
 }
 
 # Acts that need a recent sign-in when the caller came interactively (design section 5).
@@ -109,7 +112,8 @@ class Principal:
     """An authenticated caller. `token` is its own access token where it presented or holds one.
 
     `auth_time` is when a person last proved who they are; None for programmatic callers, workers and
-    services. `acting_iam_id` is the person where `iam_id` is a service id they act for, else empty.
+    services. Where a person acts for a service id, `iam_id` is the service id's, `owner_name` its name and
+    `acting_iam_id` the person, whose name, address and token the others are; else both are empty.
     """
 
     iam_id: str
@@ -122,6 +126,12 @@ class Principal:
     request_id: str = ""
     address: str = ""
     acting_iam_id: str = ""
+    owner_name: str = ""
+
+    @property
+    def actor_id(self) -> str:
+        """Who does it: the person who acts, else the principal itself."""
+        return self.acting_iam_id or self.iam_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ A caller proves itself by a bearer token of the identity provider, by the cookie
 Basic: the worker credential, or a service's client id and secret. A bearer token may also be a workload's own,
 of an issuer that a service trusts. Each operation names the permission it needs (`http.operations`); the door
 looks both up in the table of `domain.permissions` before the request is validated or a service is called. A
-route under /v1 that names none is closed.
+route under /v1 that names none is closed. The header `Taskcred-Act-For` beside a person's token makes them
+act for a service id (`services.acting`); a page session has chosen that beforehand.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ from flask import Request, current_app, g, request, session
 from taskcred.domain.keytext import SERVICE_SECRET_PREFIX, has_form
 from taskcred.domain.permissions import Authentication, Permission, Principal
 from taskcred.domain.secret import Secret
-from taskcred.errors import InvalidTokenError
+from taskcred.errors import InvalidRequestError, InvalidTokenError
 from taskcred.http.csrf import require_csrf_token
 from taskcred.http.problems import request_id
 from taskcred.identity import claims as identity_claims
 from taskcred.ports import AccessToken, TrustedIssuers
-from taskcred.services import federation, service_secrets, sessions, tokens
+from taskcred.services import acting, federation, service_secrets, sessions, tokens
 from taskcred.services.authorize import authorize
 from taskcred.services.context import Context
 from taskcred.store import workers
 
 SESSION_ID: Final = "sid"  # in the signed cookie, beside the CSRF token: whoever replaces one replaces both
 ISSUERS: Final = "taskcred.issuers"  # the app's `ports.TrustedIssuers`, among its extensions
+ACT_FOR: Final = "Taskcred-Act-For"  # a request header: the iam_id of a service id
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
 
@@ -52,6 +54,7 @@ def current_principal() -> Principal | None:
     """Who holds this request's page session; None for everybody else, bearers of tokens included."""
     if "page_session" not in g:
         sid = session_id()
+        g.page_session = None  # also while we say why there is none
         g.page_session = None if sid is None else sessions.find(context(), sid, visit())
     principal: Principal | None = g.page_session
     return principal
@@ -61,7 +64,7 @@ def enter(permission: Permission) -> None:
     """Let the API request in, or raise InvalidTokenError (401) or ForbiddenError (403, audited)."""
     if permission is Permission.RUN_ATTEMPT:
         g.challenge = "Basic"
-    principal = _identify(request)
+    principal = _acting(_identify(request))
     g.principal = principal
     if principal.authentication is Authentication.SESSION and request.method not in _SAFE:
         require_csrf_token()
@@ -74,6 +77,21 @@ def caller() -> Principal:
     """The principal that `enter` let in."""
     principal: Principal = g.principal
     return principal
+
+
+def _acting(principal: Principal) -> Principal:
+    """The caller, as the service id that the request is to be carried out for, where it names one."""
+    iam_id = request.headers.get(ACT_FOR)
+    if iam_id is None:
+        return principal
+    if principal.authentication is Authentication.SESSION:
+        raise InvalidRequestError(
+            f"{ACT_FOR} goes with a bearer token; a page session acts for whom it has chosen.",
+            hint="Choose in the pages' header, or send a bearer token.",
+            field=ACT_FOR,
+            target_type="header",
+        )
+    return acting.act_for(context(), principal, iam_id)
 
 
 def _identify(incoming: Request) -> Principal:
@@ -142,7 +160,8 @@ def _of_worker(worker_id: str, secret: Secret) -> Principal:
         name = workers.find_name(connection, worker_id, secret)
     if name is None:
         raise InvalidTokenError(
-            "This worker credential is not valid.", hint="Use the file worker.credential of this server."
+            "This id and secret are not valid.",
+            hint="A worker uses the file worker.credential of this server; a service its whole client secret.",
         )
     where = visit()
     return Principal(

@@ -28,7 +28,9 @@ SECURITY_SCHEMES: Final[dict[str, Any]] = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "JWT",
-        "description": "An access token of the identity provider.",
+        "description": "An access token of the identity provider. Beside one of a person who signed in, the header "
+        "`Taskcred-Act-For` with the iam_id of a service id carries the request out for that service id, where "
+        "the person may act for it.",
     },
     "session": {
         "type": "apiKey",

@@ -31,9 +31,11 @@ from taskcred.services import sessions
 
 blueprint: Final = Blueprint("sign_in", __name__)
 
+ACT_FOR_PREFIX: Final = "act-for:"
 _PENDING: Final = "pending"
 _MOST_PENDING: Final = 4  # tabs that sign in at the same time; the cookie is small
 _PENDING_FOR: Final = 600  # seconds
+_ROOM: Final = 2048  # characters of addresses to return to; browsers drop a cookie of more than 4096 bytes
 
 
 @blueprint.get("/sign-in", provide_automatic_options=False)
@@ -54,6 +56,8 @@ def begin() -> Response:
     state = secrets.token_urlsafe(24)
     verifier = secrets.token_urlsafe(48)
     pending = dict(list(_pending().items())[-(_MOST_PENDING - 1) :])
+    while pending and sum(len(each["return_to"]) for each in pending.values()) + len(return_to) > _ROOM:
+        pending.pop(next(iter(pending)))
     begun_at = int(ctx.clock.now().timestamp())
     pending[state] = {"verifier": verifier, "return_to": return_to, "fresh": fresh, "at": begun_at}
     session[_PENDING] = pending
@@ -107,17 +111,21 @@ def sign_out() -> Response:
 
 @blueprint.post("/account", provide_automatic_options=False)
 def switch_account() -> Response:
-    """Go on in another account (form field `account_id`), at `return_to`."""
+    """Go on, at `return_to`, as oneself in an account (form field `account_id`), or for a service id of the
+    present one (the same field, `act-for:` and its iam_id: one choice in one list)."""
     require_csrf_token()
     sid = session_id()
-    account_id = request.form.get("account_id", "")
+    chosen = request.form.get("account_id", "")
     if sid is None:
         raise InvalidTokenError("You are not signed in.", hint="Sign in again.")
-    if not 0 < len(account_id) <= 64:
+    if chosen.startswith(ACT_FOR_PREFIX):
+        _keep(sessions.act_for(context(), sid, chosen.removeprefix(ACT_FOR_PREFIX), visit()))
+        return redirect(safe_return(request.form.get("return_to")), 303)
+    if not 0 < len(chosen) <= 64:
         raise InvalidRequestError(
             "account_id is missing or too long.", hint="Choose one.", field="account_id"
         )
-    _keep(sessions.switch_account(context(), sid, account_id, visit()))
+    _keep(sessions.switch_account(context(), sid, chosen, visit()))
     return redirect(safe_return(request.form.get("return_to")), 303)
 
 

@@ -18,9 +18,9 @@ _ACTOR_KINDS: dict[Authentication, audit.ActorKind] = {
 
 
 def actor_of(principal: Principal) -> audit.Actor:
-    """The principal as audit events name it."""
+    """The principal as audit events name it: a person who acts for a service id by their own id."""
     return audit.Actor(
-        principal.iam_id, _ACTOR_KINDS[principal.authentication], principal.request_id, principal.address
+        principal.actor_id, _ACTOR_KINDS[principal.authentication], principal.request_id, principal.address
     )
 
 

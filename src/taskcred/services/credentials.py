@@ -102,7 +102,7 @@ def create(
                 name=name,
                 description=description,
                 scope=scope or {},
-                created_by=principal.iam_id,
+                created_by=principal.actor_id,
                 now=now,
             )
             intent = key_change.begin(

@@ -59,7 +59,7 @@ def begin(
             "origin": Origin.GENERATED if isinstance(source, Generated) else Origin.PROVIDED,
             "expires_at": expires_at.isoformat() if expires_at else None,
             "drain": {"how": drain.how, "at": drain.at.isoformat() if drain.at else None},
-            "by": principal.iam_id,
+            "by": principal.actor_id,
             "by_kind": actor_of(principal).kind,
         },
         now=now,

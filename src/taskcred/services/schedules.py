@@ -64,7 +64,7 @@ def create(
             misfire=misfire,
             next_at=next_after(cron, timezone, now),
             created_at=now,
-            created_by=principal.iam_id,
+            created_by=principal.actor_id,
         )
         _prompt_if_needed(ctx, connection, principal)
         details = {"task": task, "cron": cron, "timezone": timezone}

@@ -23,6 +23,7 @@ from taskcred.errors import (
     UnavailableError,
 )
 from taskcred.ports import SignIn
+from taskcred.services import acting
 from taskcred.services.authorize import actor_of
 from taskcred.services.context import Context
 from taskcred.store import audit, leases
@@ -60,7 +61,10 @@ def begin(ctx: Context, sign_in: SignIn, visit: Visit, *, replaces: Secret | Non
 
 def find(ctx: Context, session_id: Secret, visit: Visit) -> Principal | None:
     """Who holds this session; None where it is unknown, idle for too long, too old, or ended because the
-    identity provider no longer knows the sign-in. Replaces an access token that is about to end."""
+    identity provider no longer knows the sign-in. Replaces an access token that is about to end.
+
+    Raises ForbiddenError (act_for_refused) where it acts for a service id and may not any more: it has
+    ended then, so that no form meant for the service id is taken for the person."""
     now = ctx.clock.now()
     digest = session_id.digest()
     with ctx.store.read() as connection:
@@ -76,7 +80,18 @@ def find(ctx: Context, session_id: Secret, visit: Visit) -> Principal | None:
     if now - row.last_seen_at >= _TOUCH_EVERY:
         with ctx.store.write() as connection:
             rows.touch(connection, digest, now)
-    return _principal(row, ctx.sealer.open(row.sealed_token, _context(digest, "access")), visit)
+    principal = _principal(row, ctx.sealer.open(row.sealed_token, _context(digest, "access")), visit)
+    return _still_acting(ctx, row, principal) if row.acting_iam_id else principal
+
+
+def _still_acting(ctx: Context, row: rows.SessionRow, principal: Principal) -> Principal:
+    found = acting.find(ctx, principal, row.iam_id)
+    if found is not None:
+        return replace(principal, owner_name=found.name)
+    with ctx.store.write() as connection:
+        rows.delete(connection, row.digest)
+        _record(connection, "session:end", principal, ctx.clock.now(), why="act_for_refused")
+    raise acting.refused(f"{ctx.public_url}/sign-in")
 
 
 def end(ctx: Context, session_id: Secret, visit: Visit) -> None:
@@ -111,6 +126,43 @@ def switch_account(ctx: Context, session_id: Secret, account_id: str, visit: Vis
             raise InvalidTokenError("You are not signed in.", hint="Sign in again.")
         rows.add(connection, fresh)
         _record(connection, "session:switch_account", _principal(fresh, None, visit), now)
+    return new_id
+
+
+def act_for(ctx: Context, session_id: Secret, iam_id: str, visit: Visit) -> Secret:
+    """Go on for this service id: a new session in the old one's place, with its age and its time of proof.
+    Going back is switching to the account. Raises ForbiddenError (act_for_refused), and InvalidTokenError
+    where there is no session."""
+    now = ctx.clock.now()
+    old = session_id.digest()
+    with ctx.store.read() as connection:
+        row = rows.find(connection, old)
+    if row is None or _is_over(ctx, row, now):
+        raise InvalidTokenError("You are not signed in.", hint="Sign in again.")
+    token = ctx.sealer.open(row.sealed_token, _context(old, "access"))
+    person = replace(_principal(row, token, visit), iam_id=row.acting_iam_id or row.iam_id, acting_iam_id="")
+    chosen = acting.act_for(ctx, person, iam_id)
+    new_id = Secret(secrets.token_urlsafe(32))
+    digest = new_id.digest()
+    refresh: bytes | None = None
+    if row.sealed_refresh_token is not None:
+        opened = ctx.sealer.open(row.sealed_refresh_token, _context(old, "refresh"))
+        refresh = ctx.sealer.seal(opened, _context(digest, "refresh"))
+    fresh = replace(
+        row,
+        digest=digest,
+        iam_id=chosen.iam_id,
+        acting_iam_id=chosen.acting_iam_id,
+        last_seen_at=now,
+        sealed_token=ctx.sealer.seal(token, _context(digest, "access")),
+        sealed_refresh_token=refresh,
+    )
+    with ctx.store.write() as connection:
+        if not rows.delete(connection, old):
+            # Ended while the provider was asked: signed out stays signed out.
+            raise InvalidTokenError("You are not signed in.", hint="Sign in again.")
+        rows.add(connection, fresh)
+        _record(connection, "session:act_for", chosen, now)
     return new_id
 
 
@@ -160,7 +212,10 @@ def _refresh(ctx: Context, row: rows.SessionRow, visit: Visit) -> rows.SessionRo
             _record(connection, "session:end", _principal(row, None, visit), now, why="refused_by_provider")
         return None
     fresh = replace(
-        _row(ctx, row.digest, sign_in, created_at=row.created_at, now=now), auth_time=row.auth_time
+        _row(ctx, row.digest, sign_in, created_at=row.created_at, now=now),
+        auth_time=row.auth_time,
+        iam_id=row.iam_id,  # the token is the person's, also where they act for a service id
+        acting_iam_id=row.acting_iam_id,
     )
     with ctx.store.write() as connection:
         rows.replace_tokens(
@@ -213,6 +268,7 @@ def _principal(row: rows.SessionRow, token: Secret | None, visit: Visit) -> Prin
         token=token,
         request_id=visit.request_id,
         address=visit.address,
+        acting_iam_id=row.acting_iam_id,
     )
 
 

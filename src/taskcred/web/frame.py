@@ -203,7 +203,7 @@ def render(template: str, **values: Any) -> str:
     return render_template(
         template,
         me=principal,
-        accounts=book.of(principal) if principal else [],
+        choices=book.of(principal) if principal else None,
         csrf_token=generate_csrf,
         asset=_asset,
         now=ctx().clock.now(),

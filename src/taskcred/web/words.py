@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final, Literal
 
 from taskcred.domain.credentials import CredentialState, KeyState, Origin
+from taskcred.domain.grants import GrantEnd, GrantState
 from taskcred.domain.runs import AttemptOutcome, Misfire, RunState
 
 Tone = Literal["good", "busy", "wait", "bad", "quiet"]
@@ -69,6 +70,19 @@ MISFIRES: Final[dict[Misfire, str]] = {
     Misfire.SKIP: "Skip it and wait for the next time",
 }
 
+GRANT_STATES: Final[dict[GrantState, Word]] = {
+    GrantState.ACTIVE: Word("Active", "good", "The service may start these tasks as you."),
+    GrantState.ENDED: Word("Ended", "quiet", "The service can start nothing more under it."),
+    GrantState.EXPIRED: Word("Expired", "quiet", "Its date has passed; the service can start nothing more."),
+}
+
+GRANT_ENDS: Final[dict[GrantEnd, str]] = {
+    GrantEnd.OWNER: "Withdrawn by you",
+    GrantEnd.REPLACED: "Replaced by a newer grant",
+    GrantEnd.SERVICE_ENDED: "The service was removed",
+    GrantEnd.OPERATOR: "Ended by an operator of this server",
+}
+
 # Verbs of audit actions ("credential:rotate"); an action that is not listed is shown as it is.
 _ACTIONS: Final[dict[str, str]] = {
     "attempt:begin": "Began an attempt",
@@ -83,6 +97,9 @@ _ACTIONS: Final[dict[str, str]] = {
     "credential:unlock": "Unlocked the User API key",
     "credential:unusable": "The User API key became unusable",
     "credential:update": "Changed name or purpose",
+    "grant:end": "Ended a grant",
+    "grant:expire": "A grant reached its date",
+    "grant:give": "Gave a service a grant",
     "intent:give_up": "Gave up a change after many tries",
     "intent:retry": "Tried a given-up change again",
     "key:create": "Made a key at the identity provider",
@@ -108,6 +125,8 @@ _ACTIONS: Final[dict[str, str]] = {
     "session:begin": "Signed in",
     "session:end": "Signed out",
     "session:switch_account": "Switched the account",
+    "session:act_for": "Went on for this service id",
+    "serviceid:act": "Acted for a service id",
     "token:end": "Ended a run's access",
     "token:issue": "A run got an access token",
 }
