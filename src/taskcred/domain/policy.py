@@ -24,7 +24,8 @@ class RunPolicy:
     attempt_silence: timedelta = timedelta(seconds=60)  # an attempt without a heartbeat is lost after this
     retention: timedelta = timedelta(days=30)  # what has ended is kept so long: runs, prompts, changes
     max_parked: int = 10_000  # waiting runs of one owner
-    begin_within: timedelta = timedelta(days=7)  # a service or an owner who begins no attempt for so long never will
+    begin_within: timedelta = timedelta(days=7)  # a run that its service or owner begins no later fails
+    cancel_patience: timedelta = timedelta(minutes=5)  # how long their attempts may go on once told to end
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,10 +36,6 @@ _SILENT: Final[dict[Executor, str]] = {
     Executor.SERVICE: "The service carrying it out fell silent.",
     Executor.OWNER: "The program carrying it out on your machine fell silent.",
 }
-_NOT_BEGUN: Final[dict[Executor, str]] = {
-    Executor.SERVICE: "The service that started it did not begin",
-    Executor.OWNER: "No program on your machine began",
-}
 _CANCELLED: Final = "Cancelled by its owner."  # where a run of an older release does not say
 _KINDS: Final[dict[Executor, audit.ActorKind]] = {
     Executor.WORKER: "worker",
@@ -70,12 +66,11 @@ def lost(ctx: Context, attempt_id: str, actor: audit.Actor | None = None) -> Non
         end(ctx, connection, attempt, AttemptOutcome.LOST, reason, actor=actor, is_taken=True)
 
 
-def timed_out(ctx: Context, attempt_id: str) -> None:
-    """The attempt has taken longer than its task allows, and nobody but us ends it."""
+def take_away(ctx: Context, attempt_id: str, outcome: AttemptOutcome, reason: str) -> None:
+    """End an attempt whose executor does not; it hears so at its next heartbeat."""
     with ctx.store.write() as connection:
         attempt = find_attempt(connection, attempt_id)
-        reason = "It took longer than its task allows."
-        end(ctx, connection, attempt, AttemptOutcome.TIMED_OUT, reason, actor=audit.KEEPER, is_taken=True)
+        end(ctx, connection, attempt, outcome, reason, actor=audit.KEEPER, is_taken=True)
 
 
 def end(
@@ -123,21 +118,6 @@ def end_run(
     run_store.move(connection, run.id, _UNFINISHED, run.dispatch_no, **values)
     _audit(connection, "run:end", actor, run, ("run", run.id), {"state": decision.state.value}, now)
     events.of_run(ctx, connection, run, "run.ended", state=decision.state.value, reason_text=values["reason"])
-
-
-def give_up_unbegun(ctx: Context, limit: int = 100) -> int:
-    """Fail the runs that no service or owner began in a week; keeper. Answers how many."""
-    before = ctx.clock.now() - ctx.policy.runs.begin_within
-    with ctx.store.read() as connection:
-        if not run_store.never_begun(connection, before, 1):
-            return 0
-    days = ctx.policy.runs.begin_within.days
-    with ctx.store.write() as connection:
-        runs = run_store.never_begun(connection, before, limit)
-        for run in runs:
-            reason = f"{_NOT_BEGUN[Executor(run.executor)]} it within {days} days."
-            end_run(ctx, connection, run, End(RunState.FAILED, reason), audit.KEEPER)
-    return len(runs)
 
 
 def find_run(connection: sa.Connection, run_id: str) -> sa.Row[Any]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from taskcred.domain.runs import AttemptOutcome, AttemptView, OutputView
+from taskcred.domain.runs import AttemptOutcome, AttemptView, Executor, OutputView
 from taskcred.store import tables as t
 
 _PART: Final = 262_144  # characters of output in one answer
@@ -105,6 +105,18 @@ def heartbeats(connection: sa.Connection) -> dict[str, datetime]:
     c = t.attempts.c
     rows = connection.execute(sa.select(c.id, c.heartbeat_at).where(c.outcome.is_(None)))
     return {row.id: row.heartbeat_at for row in rows}
+
+
+def live_elsewhere(connection: sa.Connection) -> list[sa.Row[Any]]:
+    """The live attempts that no worker of ours carries out: id, started_at, and of their runs task and
+    cancel_requested_at."""
+    a, r = t.attempts.c, t.runs.c
+    query: sa.Select[Any] = (
+        sa.select(a.id, a.started_at, r.task, r.cancel_requested_at)
+        .join(t.runs, r.id == a.run_id)
+        .where(a.outcome.is_(None), r.executor != Executor.WORKER)
+    )
+    return list(connection.execute(query))
 
 
 def append_output(
