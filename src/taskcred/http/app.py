@@ -127,11 +127,9 @@ def _headers(provider_origin: str) -> Callable[[Response], Response]:
     """Headers that every answer carries unless its route set its own."""
     policy = (
         "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-        f"form-action {' '.join(filter(None, (_SELF, provider_origin)))}; "
-        "frame-ancestors 'none'; base-uri 'none'"
+        "form-action {}; frame-ancestors 'none'; base-uri 'none'"
     )
     fixed = {
-        "Content-Security-Policy": policy,
         "X-Content-Type-Options": "nosniff",
         # Same-origin requests keep their Referer; nobody else learns where our users were.
         "Referrer-Policy": "same-origin",
@@ -143,6 +141,9 @@ def _headers(provider_origin: str) -> Callable[[Response], Response]:
     def add(response: Response) -> Response:
         for name, value in fixed.items():
             response.headers.setdefault(name, value)
+        # Browsers hold a form's redirect to this, too: a page that leads elsewhere names the origin in `g`.
+        targets = " ".join(filter(None, (_SELF, provider_origin, g.get("form_leads_to"))))
+        response.headers.setdefault("Content-Security-Policy", policy.format(targets))
         response.headers["X-Request-Id"] = problems.request_id()
         return response
 

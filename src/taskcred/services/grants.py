@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -37,6 +38,16 @@ from taskcred.store import grants as store
 
 ENDED_REASON: Final = "The grant it was started under was ended."
 _UNFINISHED: Final = (RunState.QUEUED, RunState.WAITING_FOR_CREDENTIAL, RunState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class UnderWay:
+    """A run that has not ended."""
+
+    run_id: str
+    task: str
+    state: RunState
+    created_at: datetime
 
 
 def give(
@@ -147,6 +158,17 @@ def get(ctx: Context, principal: Principal, grant_id: str) -> GrantView:
     authorize(ctx, principal, Permission.GRANT_READ, "grant", grant_id)
     with ctx.store.read() as connection:
         return _own(connection, principal, grant_id, ctx.clock.now())
+
+
+def under_way(ctx: Context, principal: Principal, grant_id: str) -> list[UnderWay]:
+    """What has not ended under a grant of the caller's, oldest first: what its end would stop."""
+    authorize(ctx, principal, Permission.GRANT_READ, "grant", grant_id)
+    with ctx.store.read() as connection:
+        _own(connection, principal, grant_id, ctx.clock.now())
+        return [
+            UnderWay(row.id, row.task, RunState(row.state), row.created_at)
+            for row in store.unfinished_runs(connection, grant_id)
+        ]
 
 
 def find_for_service(

@@ -30,6 +30,7 @@ from taskcred.errors import (
 )
 from taskcred.http.authentication import context as ctx
 from taskcred.http.problems import status_of
+from taskcred.http.safe_return import safe_return
 from taskcred.services import credentials
 from taskcred.web.frame import blueprint, fragment, fresh, go, me, render, say
 from taskcred.web.sources import EXPIRY_CHOICES, SourceForm, read_source
@@ -111,7 +112,9 @@ def _keys() -> dict[str, object]:
 @blueprint.route(f"{HERE}/create", methods=["GET", "POST"])
 @fresh
 def create_key() -> ResponseReturnValue:
-    """Create key: name and purpose, where the key comes from, when it expires."""
+    """Create key: name and purpose, where the key comes from, when it expires. `return_to` is where one goes
+    on afterwards."""
+    then = safe_return(request.args.get("return_to", HERE))
     if own_credential() is not None and request.method == "GET":
         say("You already have a User API key in this account. Rotate it to replace the key.", "wait")
         return go(HERE)
@@ -130,7 +133,7 @@ def create_key() -> ResponseReturnValue:
         )
     except MENDABLE as error:
         return _create_form(request.form, filled, refused(error)), status_of(error)
-    return after_key(created, "Your key was created. Runs that waited for it go on.", HERE)
+    return after_key(created, "Your key was created. Runs that waited for it go on.", then)
 
 
 def _create_form(values: Mapping[str, str], filled: SourceForm, errors: dict[str, str]) -> str:

@@ -16,7 +16,13 @@ from tests.browser.house import House, Resident
 from tests.functional.web.conftest import Client, form_token, post
 
 _ID = "00000000-0000-4000-8000-000000000000"
-_FRESH = ("/profile/api-key/create", "/profile/api-key/rotate", "/profile/api-key/delete", f"/prompts/{_ID}")
+_FRESH = (
+    "/profile/api-key/create",
+    "/profile/api-key/rotate",
+    "/profile/api-key/delete",
+    f"/prompts/{_ID}",
+    f"/profile/grants/{_ID}/end",
+)
 
 
 def _paths(house: House, method: str) -> list[str]:
