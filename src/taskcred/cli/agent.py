@@ -46,7 +46,7 @@ def agent(
         typer.Option("--health-port", metavar="PORT", help="Answer GET /ready here, for a startup probe."),
     ] = None,
 ) -> None:
-    """Carry out one run beside the main container of a pod: begin an attempt, keep its token and stand-in key in files, end it."""
+    """Keep a pod's credentials in files. Begins an attempt, keeps its token and stand-in key fresh while the main container works, and ends it."""
     from taskcred.adapters.attempts import Job
     from taskcred.adapters.kubernetes.agent import Agent, Work
     from taskcred.adapters.kubernetes.files import SharedFiles
@@ -68,6 +68,6 @@ def agent(
         own.run()
 
 
-def add_to(root: typer.Typer) -> None:
-    """Put the command into the tree."""
-    root.command(rich_help_panel="Services")(agent)
+def add_to(app: typer.Typer) -> None:
+    """Hang the command into the tree."""
+    app.command()(agent)

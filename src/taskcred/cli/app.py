@@ -13,8 +13,10 @@ from taskcred import __version__
 from taskcred.cli import (
     access,
     admin,
+    agent,
     audit,
     configuration,
+    grants,
     iam,
     keys,
     output,
@@ -27,8 +29,9 @@ from taskcred.cli import (
     storage,
     tasks,
 )
-from taskcred.cli.exits import ExitCode, exit_code
-from taskcred.errors import TaskcredError
+from taskcred.cli import exec as execution
+from taskcred.cli.exits import CommandEnded, ExitCode, exit_code
+from taskcred.errors import ConfigurationError, TaskcredError
 
 
 def _version(wanted: bool) -> None:
@@ -57,7 +60,7 @@ def build() -> typer.Typer:
         epilog="docs/cli.md describes every command and the exit codes.",
     )
     app.callback()(_root)
-    for module in (server, sign_in, configuration, storage):
+    for module in (server, sign_in, configuration, storage, execution, agent):
         module.add_to(app)
     for name, group in (
         ("key", keys.app),
@@ -65,6 +68,7 @@ def build() -> typer.Typer:
         ("schedule", schedules.app),
         ("task", tasks.app),
         ("prompt", prompts.app),
+        ("grant", grants.app),
         ("access", access.app),
         ("audit", audit.app),
         ("iam", iam.app),
@@ -78,9 +82,13 @@ def build() -> typer.Typer:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; the exit code."""
-    debug, as_json = "--debug" in arguments, "--json" in arguments
+    # What follows "--" is another program's.
+    ours = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug, as_json = "--debug" in ours, "--json" in ours
     try:
         build()(arguments, prog_name="taskcred")
+    except CommandEnded as ended:
+        return int(ended.code or 0)
     except SystemExit as ended:  # how Typer ends, also after it has said what is wrong with a flag
         # Its own 1 is a "no", or Ctrl-C or the end of input, at a question; ours means something else.
         return ExitCode.INTERRUPTED if ended.code == 1 else int(ended.code or 0)
@@ -89,12 +97,29 @@ def run(arguments: list[str]) -> int:
             traceback.print_exc()
         output.problem(error, as_json=as_json)
         return exit_code(error)
+    except ModuleNotFoundError as error:
+        if debug:
+            traceback.print_exc()
+        problem = _not_installed(error)
+        output.problem(problem, as_json=as_json)
+        return exit_code(problem)
     except Exception as error:  # noqa: BLE001 - the outermost edge: whatever comes here is a bug of ours
         if debug:
             traceback.print_exc()
         output.problem(_bug(error), as_json=as_json)
         return ExitCode.BUG
     return ExitCode.OK
+
+
+def _not_installed(error: ModuleNotFoundError) -> TaskcredError:
+    """What a person needs is always installed; the rest is the server's."""
+    if error.name is None or error.name.partition(".")[0] == "taskcred":
+        return _bug(error)
+    return ConfigurationError(
+        f"This command is the server's, which is not installed here: there is no package {error.name}.",
+        hint="pip install 'taskcred[server]'",
+        code="server_not_installed",
+    )
 
 
 def _bug(error: Exception) -> TaskcredError:

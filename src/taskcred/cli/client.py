@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ import httpx
 
 from taskcred.cli import login, state, transport
 from taskcred.cli.where import Server, find
+from taskcred.domain.secret import Secret
 
 _MARGIN: Final = 30  # seconds before its end a token counts as over
 
@@ -92,6 +93,22 @@ def connect(url: str | None) -> Iterator[Client]:
         raise login.ended(server.url)
     with transport.open_client(server) as http:
         yield Client(server, http, entry)
+
+
+def signed_in_token(server: Server) -> Callable[[], Secret]:
+    """A function that gives the access token of whoever signed in, renewed where it is about to end. Raises
+    InvalidTokenError where nobody did, or the sign-in has ended."""
+
+    def token() -> Secret:
+        entry = state.signed_in(server.url)
+        if entry is None:
+            raise login.ended(server.url)
+        if time.time() > entry.expires_at - _MARGIN:
+            entry = login.refreshed(server, seen=entry.access_token)
+        return entry.access_token
+
+    token()  # better said now than later
+    return token
 
 
 def _value(answer: httpx.Response) -> Any:

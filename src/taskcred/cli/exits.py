@@ -21,7 +21,15 @@ class ExitCode(IntEnum):
     CONFIGURATION = 7
     INTEGRITY = 8  # stored bytes are not what we wrote, or the master key is wrong
     BAD_RESULT = 9  # the command worked; what it looked at did not: a failed run, a failed check
+    # `exec`: every other status is the command's own.
+    NOT_STARTED = 125
+    NOT_EXECUTABLE = 126
+    NO_COMMAND = 127
     INTERRUPTED = 130
+
+
+class CommandEnded(SystemExit):
+    """`exec` ends with the status of the command that it ran, whatever that number means elsewhere."""
 
 
 EXIT_CODES: Final[dict[type[errors.TaskcredError], ExitCode]] = {

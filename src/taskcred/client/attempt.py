@@ -52,6 +52,11 @@ class _Live:
         """Whether it is over: ended here, or taken away (silent for too long, its grant ended)."""
         return self._result is not None or self._beat.ended
 
+    @property
+    def problem(self) -> TaskcredError | None:
+        """Why the server does not hear of the attempt at present; it is tried again. None where all is well."""
+        return self._beat.problem
+
     def progress(self, done: int, total: int, text: str = "") -> None:
         """How far the job is, for the pages; sent with the next heartbeat."""
         self._beat.tell(progress={"done": done, "total": total, "text": text[:_LONGEST_TEXT]})

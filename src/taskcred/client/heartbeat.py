@@ -31,6 +31,7 @@ class Heartbeat:
         self._is_copy = False
         self.cancel_requested = False
         self.ended = False
+        self.problem: TaskcredError | None = None  # why the last heartbeat was not heard
         self._thread = threading.Thread(target=self._beat, name="taskcred-heartbeat", daemon=True)
         self._thread.start()
         forking.follow(self)
@@ -89,13 +90,17 @@ class Heartbeat:
             except (ConflictError, NotFoundError):
                 self.ended = True
                 return
-            except InvalidRequestError:  # the news cannot be told; that there was some is told by the next
-                failures += 1
-            except TaskcredError:  # whatever it is, somebody may mend it before the silence is too long
-                failures += 1
+            except (
+                InvalidRequestError
+            ) as error:  # the news cannot be told; that there was some is told by the next
+                failures, self.problem = failures + 1, error
+            except (
+                TaskcredError
+            ) as error:  # whatever it is, somebody may mend it before the silence is too long
+                failures, self.problem = failures + 1, error
                 self._take_back(news)
             else:
-                failures = 0
+                failures, self.problem = 0, None
                 self.cancel_requested = self.cancel_requested or asked
 
     def _next(self) -> dict[str, Any]:

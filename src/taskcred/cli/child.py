@@ -1,0 +1,106 @@
+"""A command run in place of this process: its streams are ours, signals to us reach it, its end is ours.
+
+On a terminal the command stays in our process group, as in any pipeline: the terminal itself tells Ctrl-C and
+Ctrl-Z to all of the group, and we leave them to the command. Elsewhere (cron, systemd) it gets a group of its
+own, which gets the signals that we get.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Final
+
+_FORWARDED: Final = (
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGINT,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+_FROM_THE_TERMINAL: Final = frozenset({signal.SIGINT, signal.SIGQUIT})
+_LOOK: Final = 0.5  # seconds between two looks at whether the command is to end
+_GRACE: Final = 10.0  # seconds between asking it to end and making it
+
+
+class Interrupted(BaseException):
+    """A signal that asks us to end, while there is no command to pass it on to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number: Final = number
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Inside, SIGTERM, SIGHUP and SIGINT raise `Interrupted`."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    with _handling((signal.SIGTERM, signal.SIGHUP, signal.SIGINT), interrupt):
+        yield
+
+
+class Child:
+    """The command, running. Raises OSError where it cannot be started."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._shares_group: Final = sys.stdin.isatty()
+        self._process: Final = subprocess.Popen(  # noqa: S603 - it is what the user asked to run
+            list(command), env=dict(environment), process_group=None if self._shares_group else 0
+        )
+        self.forwarded: int | None = None  # the last signal that was passed on
+
+    def wait(self, must_end: Callable[[], bool]) -> int:
+        """The exit status as a shell tells it: 128 and the signal's number where one ended it. Once
+        `must_end` says so it is asked to end, then made to."""
+        with _handling(_FORWARDED, self._forward):
+            while not must_end():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    return self._status(self._process.wait(_LOOK))
+            self._send(signal.SIGTERM)
+            try:
+                return self._status(self._process.wait(_GRACE))
+            except subprocess.TimeoutExpired:
+                self._send(signal.SIGKILL)
+                return self._status(self._process.wait())
+
+    def _forward(self, number: int, frame: FrameType | None) -> None:
+        if self._shares_group and number in _FROM_THE_TERMINAL:
+            return  # the command got it too
+        self.forwarded = number
+        self._send(signal.Signals(number))
+
+    def _send(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            if self._shares_group:
+                self._process.send_signal(number)
+            else:
+                os.killpg(self._process.pid, number)
+
+    @staticmethod
+    def _status(returncode: int) -> int:
+        return returncode if returncode >= 0 else 128 - returncode
+
+
+@contextlib.contextmanager
+def _handling(
+    numbers: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Handle these signals, but for those that whoever started us has us ignore (nohup, a background job)."""
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = [number for number in numbers if before[number] is not signal.SIG_IGN]
+    for number in taken:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, before[number])
