@@ -29,7 +29,7 @@ from taskcred.errors import (
     NotFoundError,
     TaskcredError,
 )
-from taskcred.services import service_fields, service_secrets
+from taskcred.services import grant_endings, service_fields, service_secrets, service_stops
 from taskcred.services.authorize import authorize
 from taskcred.services.context import Context
 from taskcred.services.service_door import (
@@ -48,7 +48,7 @@ from taskcred.store import services as store
 _ABANDONED: Final = timedelta(minutes=1)  # a vault call has long timed out by then
 _LIMITS: Final = ("tasks", "executors", "starts_per_minute")
 _LONGEST_IAM_ID: Final = 128
-_KEPT_SECRETS: Final = timedelta(days=1)
+_KEPT: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def create(ctx: Context, operator: audit.Actor, new: NewService) -> Created:
         ctx.vault.store(service_secrets.webhook_path(service_id), webhook_secret)
     except TaskcredError:
         with ctx.store.write() as connection:
-            _let_go(connection, service_id, new.name, now)
+            let_go(connection, service_id, new.name, now)
         raise
     secret = service_secrets.draw_secret()
     with ctx.store.write() as connection:
@@ -147,7 +147,8 @@ def update(
 
 
 def disable(ctx: Context, by: By, service_id: str, *, if_match: int | None = None) -> ServiceView:
-    """Refuse the service from now on, reversibly: its grants wait. Twice is fine."""
+    """Refuse the service from now on, reversibly: what its own engine carries out is taken away from it, its
+    grants wait. Twice is fine."""
     actor = enter(ctx, by, service_id)
     with ctx.store.write() as connection:
         row = for_change(connection, by, service_id)
@@ -155,6 +156,7 @@ def disable(ctx: Context, by: By, service_id: str, *, if_match: int | None = Non
         if row.state != ServiceState.DISABLED:
             store.change(connection, service_id, state=ServiceState.DISABLED)
             changes.append(connection, "service", service_id, ctx.clock.now())
+            service_stops.pause(ctx, connection, service_id, actor)
             record(ctx, connection, actor, "service:disable", service_id)
         return seen(ctx, connection, service_id)
 
@@ -177,7 +179,9 @@ def end(ctx: Context, operator: audit.Actor, service_id: str) -> None:
     with ctx.store.write() as connection:
         row = for_change(connection, operator, service_id)
         ctx.revocations.append("service", service_id, "", "")
-        _let_go(connection, service_id, row.name, now)
+        grant_endings.end_of_service(ctx, connection, service_id, actor=operator)
+        service_stops.end(ctx, connection, service_id, operator)
+        let_go(connection, service_id, row.name, now)
         changes.append(connection, "service", service_id, now)
         record(ctx, connection, operator, "service:end", service_id, name=row.name)
 
@@ -252,8 +256,8 @@ def tidy(ctx: Context) -> int:
     with ctx.store.write() as connection:
         abandoned = store.never_made(connection, now - _ABANDONED)
         for row in abandoned:
-            _let_go(connection, row.id, row.name, now)
-        store.forget_ended_secrets(connection, now - _KEPT_SECRETS)
+            let_go(connection, row.id, row.name, now)
+        store.forget_ended_secrets(connection, now - _KEPT)
     records = {path.split("/")[1]: path for path in ctx.vault.paths("services/")}
     with ctx.store.read() as connection:
         gone = [path for service_id, path in records.items() if _is_gone(connection, service_id)]
@@ -271,10 +275,10 @@ def _free_abandoned_name(connection: sa.Connection, name: str, now: datetime) ->
     """A registration that a crash cut off keeps nobody from this name until the keeper comes by."""
     for row in store.never_made(connection, now - _ABANDONED):
         if row.name == name:
-            _let_go(connection, row.id, name, now)
+            let_go(connection, row.id, name, now)
 
 
-def _let_go(connection: sa.Connection, service_id: str, name: str, now: datetime) -> None:
+def let_go(connection: sa.Connection, service_id: str, name: str, now: datetime) -> None:
     """The row stays, for what refers to it; nothing can use it, and its name is free."""
     store.end_secrets(connection, service_id, now)
     store.remove_trusts(connection, service_id)

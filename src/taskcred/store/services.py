@@ -7,7 +7,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from taskcred.domain.runs import Executor
+from taskcred.domain.runs import FINAL_STATES, Executor
 from taskcred.domain.services import (
     AdministratorView,
     SecretView,
@@ -16,6 +16,7 @@ from taskcred.domain.services import (
     TrustView,
 )
 from taskcred.store import service_tables as t
+from taskcred.store.tables import runs
 
 
 def insert(connection: sa.Connection, **values: Any) -> None:
@@ -61,6 +62,15 @@ def never_made(connection: sa.Connection, before: datetime) -> list[sa.Row[Any]]
     c = t.services.c
     query = sa.select(t.services).where(c.state == ServiceState.CREATING, c.created_at < before)
     return list(connection.execute(query))
+
+
+def unfinished_runs(connection: sa.Connection, service_id: str) -> list[sa.Row[Any]]:
+    """Rows of the runs that the service itself is to carry out and that have not ended, oldest first."""
+    c = runs.c
+    query = sa.select(runs).where(
+        c.service_id == service_id, c.executor == Executor.SERVICE, c.state.not_in(FINAL_STATES)
+    )
+    return list(connection.execute(query.order_by(c.created_at, c.id)))
 
 
 def add_secret(
