@@ -9,19 +9,17 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from taskcred.domain.grants import GrantEnd, GrantState, GrantView
-from taskcred.domain.runs import AttemptOutcome, RunState
-from taskcred.services import events, notices, prompts
+from taskcred.domain.runs import AttemptOutcome, End, RunState
+from taskcred.services import endings, events, notices, prompts
 from taskcred.services.context import Context
 from taskcred.store import attempts as attempt_store
-from taskcred.store import audit, changes
+from taskcred.store import audit
 from taskcred.store import grants as store
 from taskcred.store import notices as notice_store
-from taskcred.store import runs as run_store
 
 ENDED_REASON: Final = "The grant it was started under was ended."
 EXPIRED: Final = "expired"  # the reason that services are told, beside those of GrantEnd
 _EXPIRING: Final = "grant_expiring"
-_UNFINISHED: Final = (RunState.QUEUED, RunState.WAITING_FOR_CREDENTIAL, RunState.RUNNING)
 _WHY: Final = {
     GrantEnd.SERVICE_ENDED: "an operator has removed the service.",
     GrantEnd.OPERATOR: "an operator has ended it.",
@@ -47,17 +45,13 @@ def end(
 
 
 def end_of_service(
-    ctx: Context,
-    connection: sa.Connection,
-    service_id: str,
-    reason: GrantEnd = GrantEnd.SERVICE_ENDED,
-    actor: audit.Actor = audit.OPERATOR,
+    ctx: Context, connection: sa.Connection, service_id: str, actor: audit.Actor = audit.OPERATOR
 ) -> int:
-    """End every active grant of a service, in the caller's transaction; their owners are told. Answers how
-    many."""
+    """End every active grant of a service that ends, in the caller's transaction. Their owners are told.
+    Answers how many."""
     found = store.active_of_service(connection, service_id, ctx.clock.now())
     for grant in found:
-        end(ctx, connection, grant, reason, actor)
+        end(ctx, connection, grant, GrantEnd.SERVICE_ENDED, actor)
     return len(found)
 
 
@@ -98,52 +92,19 @@ def remind_due(ctx: Context, limit: int = 100) -> int:
 
 
 def end_runs(
-    ctx: Context,
-    connection: sa.Connection,
-    grant: GrantView,
-    actor: audit.Actor,
-    besides: Sequence[str] = (),
+    ctx: Context, connection: sa.Connection, grant: GrantView, actor: audit.Actor, besides: Sequence[str] = ()
 ) -> None:
     """Cancel what has not ended under the grant, but for the tasks `besides`, and kill the keys it holds."""
-    now = ctx.clock.now()
-    stopped = store.unfinished_runs(connection, grant.id, besides)
-    for run in stopped:
+    runs = store.unfinished_runs(connection, grant.id, besides)
+    for run in runs:
         live = attempt_store.live_of_run(connection, run.id)
-        if live is not None:
+        if live is None:
+            endings.end_run(ctx, connection, run, End(RunState.CANCELLED, ENDED_REASON), actor)
+        else:
             # Its executor hears at the next heartbeat that the attempt is over, and ends the job.
-            attempt_store.end(connection, live.id, AttemptOutcome.CANCELLED, ENDED_REASON, None, now)
-            changes.append(connection, "attempt", live.id, now)
-            ended = {"number": live.number, "outcome": AttemptOutcome.CANCELLED.value, "grant_id": grant.id}
-            _record_run(connection, "attempt:end", actor, run, ("attempt", live.id), ended, now)
-            events.of_run(
-                ctx,
-                connection,
-                run,
-                "attempt.ended",
-                attempt_id=live.id,
-                outcome=AttemptOutcome.CANCELLED.value,
-                reason_text=ENDED_REASON,
-            )
-        run_store.move(
-            connection,
-            run.id,
-            _UNFINISHED,
-            state=RunState.CANCELLED,
-            cancel_requested_at=run.cancel_requested_at or now,
-            ended_at=now,
-            reason=ENDED_REASON,
-        )
-        details = {"state": RunState.CANCELLED.value, "grant_id": grant.id}
-        _record_run(connection, "run:end", actor, run, ("run", run.id), details, now)
-        events.of_run(
-            ctx,
-            connection,
-            run,
-            "run.ended",
-            state=RunState.CANCELLED.value,
-            reason_text=ENDED_REASON,
-        )
-    if stopped:
+            outcome = AttemptOutcome.CANCELLED
+            endings.end(ctx, connection, live, outcome, ENDED_REASON, actor=actor, is_taken=True)
+    if runs:
         prompts.withdraw_unless_awaited(ctx, connection, grant.account_id, grant.iam_id, actor)
 
 
@@ -177,17 +138,4 @@ def record(
     event = audit.Event(
         action, "success", actor, grant.account_id, grant.iam_id, "grant", grant.id, details=details
     )
-    audit.append(connection, event, now)
-
-
-def _record_run(
-    connection: sa.Connection,
-    action: str,
-    actor: audit.Actor,
-    run: sa.Row[Any],
-    target: tuple[str, str],
-    details: dict[str, Any],
-    now: datetime,
-) -> None:
-    event = audit.Event(action, "success", actor, run.account_id, run.iam_id, *target, run.id, details)
     audit.append(connection, event, now)

@@ -14,7 +14,8 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
+from urllib.parse import urlencode
 
 import sqlalchemy as sa
 
@@ -29,15 +30,11 @@ from taskcred.domain.grants import (
 from taskcred.domain.permissions import Authentication, Permission, Principal
 from taskcred.domain.runs import RunState
 from taskcred.errors import ConflictError, ForbiddenError, InvalidRequestError, NotFoundError
-from taskcred.services import events
-from taskcred.services import grant_endings as endings
+from taskcred.services import events, grant_endings
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
 from taskcred.services.cursors import cut, read_cursor, verify_limit
 from taskcred.store import grants as store
-
-ENDED_REASON: Final = "The grant it was started under was ended."
-_UNFINISHED: Final = (RunState.QUEUED, RunState.WAITING_FOR_CREDENTIAL, RunState.RUNNING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +95,20 @@ def give(
         )
         given = _own(connection, principal, grant_id, now)
         if before is not None:
-            endings.end_runs(ctx, connection, before, actor, besides=wanted)
+            grant_endings.end_runs(ctx, connection, before, actor, besides=wanted)
             store.hand_over_runs(connection, before.id, grant_id)
-            endings.tell_ended(ctx, connection, before, "expired" if passed else GrantEnd.REPLACED, actor)
+            grant_endings.tell_ended(
+                ctx, connection, before, "expired" if passed else GrantEnd.REPLACED, actor
+            )
         events.add(
             ctx,
             connection,
             service_id,
             "grant.given",
-            {**endings.ids(given), "tasks": wanted, "expires_at": given.expires_at.isoformat()},
+            {**grant_endings.ids(given), "tasks": wanted, "expires_at": given.expires_at.isoformat()},
         )
         details = {"service_id": service_id, "tasks": wanted, "days": days}
-        endings.record(connection, "grant:give", actor, given, details, now)
+        grant_endings.record(connection, "grant:give", actor, given, details, now)
         return given
 
 
@@ -124,7 +123,7 @@ def end(ctx: Context, principal: Principal, grant_id: str) -> GrantView:
     with ctx.store.write() as connection:
         now = ctx.clock.now()
         grant = _own(connection, principal, grant_id, now)
-        endings.end(ctx, connection, grant, GrantEnd.OWNER, actor)
+        grant_endings.end(ctx, connection, grant, GrantEnd.OWNER, actor)
         return _own(connection, principal, grant_id, now)
 
 
@@ -184,7 +183,8 @@ def find_for_service(
     grant = store.find(connection, grant_id, now)
     if grant is None or grant.service_id != service_id:
         raise _unknown()
-    consent = f"{ctx.public_url}/grants/new"
+    asked = {"service": service_id, "tasks": ",".join(sorted({*grant.tasks, task}))}
+    consent = f"{ctx.public_url}/grants/new?{urlencode(asked)}"
     if grant.state is GrantState.ENDED:
         raise ForbiddenError(
             "This grant was ended.",
