@@ -99,6 +99,11 @@ class Terminal:
             "TASKCRED_DATA_DIR": str(self.server.data_dir),
             "TASKCRED_CONFIG": str(ROOT / "examples" / "taskcred.toml"),
             "TASKCRED_URL": self.server.url,
+            # A person's own machine: with a display, where a browser opens beside the terminal.
+            "DISPLAY": ":0",
+            "BROWSER": "true",
+            "SSH_CONNECTION": "",
+            "SSH_TTY": "",
             "PYTHONUNBUFFERED": "1",  # both streams in one, in the order of a terminal
         }
 

@@ -16,17 +16,28 @@ def login(
         str | None,
         typer.Option("--account", metavar="ID", help="The account to act in; default: your first."),
     ] = None,
+    device: Annotated[
+        bool,
+        typer.Option(
+            "--device",
+            help="Print a code to type on any device that has a browser; the default over SSH and without a display.",
+        ),
+    ] = False,
     browser: Annotated[
-        bool, typer.Option("--browser/--no-browser", help="Open a browser if there is one.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--browser/--no-browser",
+            help="Sign in with a browser on this machine: open it, or only print the link.",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Sign in with your browser. Later commands act as you, until `logout`."""
+    """Sign in with a browser, here or on another device. Later commands act as you, until `logout`."""
     from taskcred.cli import login as flow
     from taskcred.cli.where import find
 
     server = find(url)
-    entry = flow.sign_in(server, account=account, browser=browser)
+    entry = flow.sign_in(server, account=account, browser=browser, device=device)
     claims = flow.unverified_claims(entry.access_token)
     who = {
         "url": server.url,
