@@ -17,8 +17,9 @@ from taskcred.domain.credentials import Generated
 from taskcred.domain.permissions import Authentication, Principal
 from taskcred.domain.policy import NoticePolicy, Policy, RunPolicy
 from taskcred.domain.runs import RetryRule, RunView
+from taskcred.domain.services import EXECUTORS, principal_id
 from taskcred.domain.tasks import Task, TaskKind
-from taskcred.services import attempts, credentials, runs
+from taskcred.services import attempts, credentials, events, registry, runs, starting
 from taskcred.services.context import Context
 from taskcred.store import audit
 from taskcred.store import tables as t
@@ -50,7 +51,10 @@ TASKS = {
         retry=RetryRule(max_attempts=3, delay=timedelta(seconds=10)),
     ),
     "once": Task("once", TaskKind.COMMAND, argv=("true",), retry=RetryRule(on_lost=False)),
+    "train": Task("train", TaskKind.EXTERNAL, output_limit=1000),
+    "deploy": Task("deploy", TaskKind.EXTERNAL, retry=RetryRule(on_lost=False), timeout=timedelta(hours=1)),
 }
+_IN_ALL = {"run_id", "reference"}
 WORKER = Principal("worker:one", "", Authentication.WORKER)
 
 
@@ -93,6 +97,25 @@ class Room:
     def run(self, owner: Principal, task: str = "plain") -> RunView:
         """The owner starts a run."""
         return runs.start(self.ctx, owner, task=task, parameters={})
+
+    def service(self, **said: Any) -> Principal:
+        """A new service that may start every task, as it calls."""
+        given: dict[str, Any] = {"tasks": tuple(TASKS), "executors": EXECUTORS} | said
+        new = registry.NewService(f"service-{uuid.uuid4().hex[:8]}", **given)
+        service_id = registry.create(self.ctx, audit.OPERATOR, new).service.id
+        return Principal(principal_id(service_id), "", Authentication.SERVICE)
+
+    def start(self, service: Principal, owner: Principal, task: str = "train", **more: Any) -> RunView:
+        """The service starts a run for the owner, whose token it shows."""
+        return starting.start(self.ctx, service, task=task, parameters={}, subject=owner, **more)
+
+    def told(self, service: Principal) -> list[tuple[str, dict[str, Any]]]:
+        """What the service was told of its runs, oldest first, without what is in all of it."""
+        found = events.poll(self.ctx, service)
+        return [
+            (each.type, {name: value for name, value in each.data.items() if name not in _IN_ALL})
+            for each in found
+        ]
 
     def begin(self, run_id: str) -> attempts.Begun:
         """The worker begins the run's latest dispatch."""
