@@ -2,7 +2,7 @@
 
 An older backup knows nothing of what was ended since. The revocation log does: credentials and keys it names
 are ended again, here, before a server can start on the files. Where the log is gone nobody can say what was ended,
-so every credential comes back locked. What only lives for a while (sign-ins, sessions, cached access
+so every credential comes back locked and every service disabled. What only lives for a while (sign-ins, sessions, cached access
 tokens, stand-in keys of running attempts) is ended in any case: it is cheap to get anew.
 """
 
@@ -22,8 +22,8 @@ from taskcred.domain.credentials import CredentialState, CredentialView, KeyStat
 from taskcred.iam import tables as iam
 from taskcred.revocations import Revocation
 from taskcred.services import credentials as credential_services
-from taskcred.services import intent_ending, usability
-from taskcred.store import audit, credentials, migrate
+from taskcred.services import intent_ending, registry, usability
+from taskcred.store import audit, credentials, migrate, services
 from taskcred.store import tables as t
 from taskcred.store.engine import sqlite_engine
 
@@ -32,16 +32,21 @@ _REASON: Final = RevocationReason.UNSPECIFIED  # the log has ids and times, no r
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """Numbers. `has_log` is False where the log was gone; `locked` counts what came back locked for that."""
+    """Numbers. `has_log` is False where the log was gone; `locked` and `disabled` count the credentials and
+    services that came back so for that."""
 
     has_log: bool
     ended_credentials: int = 0
     ended_keys: int = 0
     locked: int = 0
+    disabled: int = 0
 
     def __str__(self) -> str:
         if not self.has_log:
-            return f"the revocation log of that time is gone, so {self.locked} task credentials are locked"
+            return (
+                f"the revocation log of that time is gone, so {self.locked} task credentials are locked "
+                f"and {self.disabled} services disabled"
+            )
         return f"{self.ended_credentials} task credentials and {self.ended_keys} keys stay ended"
 
 
@@ -56,7 +61,8 @@ def make_safe(
         with engine.begin() as connection:
             _end_what_is_short_lived(connection, now)
             if revoked is None:
-                replayed = Replayed(False, locked=_lock_all(connection, created_at, now))
+                locked = _lock_all(connection, created_at, now)
+                replayed = Replayed(False, locked=locked, disabled=services.disable_all(connection))
             else:
                 replayed = _replay(connection, revoked, now)
             made_by_us = _provider_key_ids(connection, revoked or [])
@@ -118,6 +124,12 @@ def _replay(connection: sa.Connection, revoked: list[Revocation], now: datetime)
             connection.execute(t.workers.update().where(is_it).values(ended_at=now))
         elif entry.kind == "key":
             keys += _end_key(connection, entry.ref, now)
+        elif entry.kind == "service":
+            registry.let_go(connection, entry.ref, now)
+        elif entry.kind == "service_secret":
+            services.end_secret(connection, entry.ref, now)
+        elif entry.kind == "service_trust":
+            services.forget_trust(connection, entry.ref)
     return Replayed(True, len(ended), keys)
 
 

@@ -25,9 +25,9 @@ FILE_NAME: Final = "revocations.jsonl"
 
 @dataclass(frozen=True, slots=True)
 class Revocation:
-    """One entry. `kind` says what `ref` is the id of: credential, key, attempt, worker; of the local IAM
-    iam_key (deleted), iam_key_disabled, iam_key_enabled (again: it takes back the one before) and
-    iam_service_id (deleted, with its keys)."""
+    """One entry. `kind` says what `ref` is the id of: credential, key, attempt, worker, grant, service,
+    service_secret, service_trust; of the local IAM iam_key (deleted), iam_key_disabled, iam_key_enabled (again:
+    it takes back the one before) and iam_service_id (deleted, with its keys)."""
 
     kind: str
     ref: str

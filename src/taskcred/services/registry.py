@@ -109,7 +109,7 @@ def create(ctx: Context, operator: audit.Actor, new: NewService) -> Created:
         ctx.vault.store(service_secrets.webhook_path(service_id), webhook_secret)
     except TaskcredError:
         with ctx.store.write() as connection:
-            let_go(connection, service_id, new.name, now)
+            let_go(connection, service_id, now)
         raise
     secret = service_secrets.draw_secret()
     with ctx.store.write() as connection:
@@ -181,7 +181,7 @@ def end(ctx: Context, operator: audit.Actor, service_id: str) -> None:
         ctx.revocations.append("service", service_id, "", "")
         grant_endings.end_of_service(ctx, connection, service_id, actor=operator)
         service_stops.end(ctx, connection, service_id, operator)
-        let_go(connection, service_id, row.name, now)
+        let_go(connection, service_id, now)
         changes.append(connection, "service", service_id, now)
         record(ctx, connection, operator, "service:end", service_id, name=row.name)
 
@@ -256,7 +256,7 @@ def tidy(ctx: Context) -> int:
     with ctx.store.write() as connection:
         abandoned = store.never_made(connection, now - _ABANDONED)
         for row in abandoned:
-            let_go(connection, row.id, row.name, now)
+            let_go(connection, row.id, now)
         store.forget_ended_secrets(connection, now - _KEPT)
     records = {path.split("/")[1]: path for path in ctx.vault.paths("services/")}
     with ctx.store.read() as connection:
@@ -275,14 +275,19 @@ def _free_abandoned_name(connection: sa.Connection, name: str, now: datetime) ->
     """A registration that a crash cut off keeps nobody from this name until the keeper comes by."""
     for row in store.never_made(connection, now - _ABANDONED):
         if row.name == name:
-            let_go(connection, row.id, name, now)
+            let_go(connection, row.id, now)
 
 
-def let_go(connection: sa.Connection, service_id: str, name: str, now: datetime) -> None:
-    """The row stays, for what refers to it; nothing can use it, and its name is free."""
-    store.end_secrets(connection, service_id, now)
+def let_go(connection: sa.Connection, service_id: str, now: datetime) -> None:
+    """The row stays, for what refers to it; nothing can use it, and its name is free. Nothing happens where it
+    has ended."""
+    row = store.find_for_change(connection, service_id)
+    if row is None or row.state == ServiceState.ENDED:
+        return
+    for secret in store.valid_secrets(connection, service_id, now):
+        store.end_secret(connection, secret.id, now)
     store.remove_trusts(connection, service_id)
-    free = f"{name[:20]} ended {service_id}"
+    free = f"{row.name[:20]} ended {service_id}"
     store.change(connection, service_id, state=ServiceState.ENDED, name=free, ended_at=now)
 
 

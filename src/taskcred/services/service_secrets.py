@@ -94,7 +94,7 @@ def rotate(ctx: Context, by: By, service_id: str, *, overlap: timedelta = OVERLA
             for old in store.valid_secrets(connection, service_id, now):
                 ctx.revocations.append("service_secret", old.id, "", "")
             changes.append(connection, "service", service_id, now)
-        store.end_secrets(connection, service_id, now + overlap)
+        store.phase_out_secrets(connection, service_id, now + overlap)
         secret_id = add(connection, service_id, secret, now)
         store.change(connection, service_id)
         seconds = int(overlap.total_seconds())
@@ -123,7 +123,7 @@ def end_one(ctx: Context, by: By, service_id: str, secret_id: str) -> ServiceVie
                 code="secret_current",
             )
         ctx.revocations.append("service_secret", secret_id, "", "")
-        store.end_secrets(connection, service_id, now, only=secret_id)
+        store.end_secret(connection, secret_id, now)
         store.change(connection, service_id)
         changes.append(connection, "service", service_id, now)
         record(ctx, connection, actor, "service:end_secret", service_id, secret=secret_id)

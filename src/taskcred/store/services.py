@@ -57,6 +57,13 @@ def change(connection: sa.Connection, service_id: str, **values: Any) -> None:
     )
 
 
+def disable_all(connection: sa.Connection) -> int:
+    """Disable every active service; how many."""
+    is_active = t.services.c.state == ServiceState.ACTIVE
+    disabled = t.services.update().where(is_active).values(state=ServiceState.DISABLED)
+    return connection.execute(disabled).rowcount
+
+
 def never_made(connection: sa.Connection, before: datetime) -> list[sa.Row[Any]]:
     """Registrations that began before `before` and did not come to their end."""
     c = t.services.c
@@ -99,15 +106,20 @@ def valid_secrets(connection: sa.Connection, service_id: str, now: datetime) -> 
     return list(connection.execute(query.order_by(c.created_at.desc(), c.id)))
 
 
-def end_secrets(
-    connection: sa.Connection, service_id: str, ends_at: datetime, *, only: str | None = None
-) -> int:
-    """Let the service's secrets (or `only` this one) end at `ends_at`, if they do not end earlier; how many."""
+def phase_out_secrets(connection: sa.Connection, service_id: str, ends_at: datetime) -> None:
+    """Let the service's secrets end at `ends_at`, if they do not end earlier."""
     c = t.service_secrets.c
-    which = [c.service_id == service_id, sa.or_(c.ends_at.is_(None), c.ends_at > ends_at)]
-    if only is not None:
-        which.append(c.id == only)
-    return connection.execute(t.service_secrets.update().where(*which).values(ends_at=ends_at)).rowcount
+    later = sa.or_(c.ends_at.is_(None), c.ends_at > ends_at)
+    connection.execute(
+        t.service_secrets.update().where(c.service_id == service_id, later).values(ends_at=ends_at)
+    )
+
+
+def end_secret(connection: sa.Connection, secret_id: str, now: datetime) -> None:
+    """End one secret, whosever it is."""
+    connection.execute(
+        t.service_secrets.update().where(t.service_secrets.c.id == secret_id).values(ends_at=now)
+    )
 
 
 def forget_ended_secrets(connection: sa.Connection, before: datetime) -> None:
@@ -138,6 +150,11 @@ def remove_trust(connection: sa.Connection, service_id: str, trust_id: str) -> i
 def remove_trusts(connection: sa.Connection, service_id: str) -> None:
     """Delete all trusts of the service."""
     connection.execute(t.service_trusts.delete().where(t.service_trusts.c.service_id == service_id))
+
+
+def forget_trust(connection: sa.Connection, trust_id: str) -> None:
+    """Delete one trust, whosever it is."""
+    connection.execute(t.service_trusts.delete().where(t.service_trusts.c.id == trust_id))
 
 
 def trusts_of_issuer(connection: sa.Connection, issuer: str) -> list[tuple[str, TrustView]]:

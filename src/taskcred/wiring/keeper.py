@@ -18,6 +18,7 @@ from taskcred.services import (
     notices,
     overdue,
     prompts,
+    registry,
     retention,
     sessions,
     ticker,
@@ -66,6 +67,7 @@ def _housekeep(ctx: Context, iam: LocalIam) -> int:
     retention.sweep(ctx)
     sessions.sweep(ctx)
     idempotency.sweep(ctx)
+    registry.tidy(ctx)
     iam.tend()
     with ctx.store.write() as connection:
         changes.prune(connection, ctx.clock.now())
