@@ -6,14 +6,13 @@ import threading
 from typing import Final
 
 from taskcred.domain import networks
-from taskcred.errors import KeyRefusedError
 from taskcred.services import tokens
 from taskcred.store import audit
 from taskcred.store import tokens as token_store
 
 
-class AddressNeededError(KeyRefusedError):
-    """The key is bound to networks: ask again with the address of the request. Who cannot, refuses."""
+class AddressNeededError(Exception):
+    """The key is bound to networks: ask again with the address of the request. For the token endpoint only."""
 
 
 class IssuedToken:
