@@ -7,9 +7,10 @@ from typing import Annotated, Final
 import typer
 
 from taskcred.cli import output
+from taskcred.cli.acting import OwnersTyper
 from taskcred.cli.options import Json, Url
 
-app = typer.Typer(help="Your live stand-in keys and access tokens.")
+app = OwnersTyper(help="Your live stand-in keys and access tokens.")
 
 PATH: Final = "/v1/access"
 

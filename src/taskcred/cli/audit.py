@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
-import typer
-
 from taskcred.cli import output
+from taskcred.cli.acting import OwnersTyper
 from taskcred.cli.options import Json, Limit, Url
 
-app = typer.Typer(help="The audit trail of what is yours.")
+app = OwnersTyper(help="The audit trail of what is yours.")
 
 PATH: Final = "/v1/audit"
 

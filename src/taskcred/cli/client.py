@@ -11,9 +11,10 @@ from typing import Any, Final
 
 import httpx
 
-from taskcred.cli import login, state, transport
+from taskcred.cli import acting, login, state, transport
 from taskcred.cli.where import Server, find
 from taskcred.domain.secret import Secret
+from taskcred.errors import NotFoundError
 
 _MARGIN: Final = 30  # seconds before its end a token counts as over
 
@@ -26,6 +27,22 @@ class Client:
         self._server = server
         self._http = http
         self._entry = entry
+        self._act_for = ""
+
+    def act_for(self, service_id: str) -> None:
+        """Carry out what follows for a service id, named by its iam_id, id or name. Raises NotFoundError
+        where no service id of this name, or more than one, is the person's to act for."""
+        if not service_id.startswith("iam-"):
+            theirs = self.get("/identity/act-for")["service_ids"]
+            found = [each["iam_id"] for each in theirs if service_id in (each["id"], each["name"])]
+            if len(found) != 1:
+                names = ", ".join(f"{each['name']} ({each['iam_id']})" for each in theirs)
+                raise NotFoundError(
+                    f"You may act for {'no' if not found else 'more than one'} service id of this name here.",
+                    hint=f"Yours in this account: {names or 'none'}. An operator lets people act for service ids.",
+                )
+            service_id = found[0]
+        self._act_for = service_id
 
     def get(self, path: str, **query: Any) -> Any:
         """The JSON at `path`; query values that are None are left out."""
@@ -78,6 +95,7 @@ class Client:
         # The server needs the text: it is the bearer token.
         headers = {
             "Authorization": f"Bearer {self._entry.access_token.reveal()}",
+            **({"Taskcred-Act-For": self._act_for} if self._act_for else {}),
             **arguments.pop("headers", {}),
         }
         with transport.translated(self.url):
@@ -86,13 +104,18 @@ class Client:
 
 @contextlib.contextmanager
 def connect(url: str | None) -> Iterator[Client]:
-    """A client of the server that `where.find` finds. Raises InvalidTokenError where nobody signed in."""
+    """A client of the server that `where.find` finds, for the service id that --act-for names. Raises
+    InvalidTokenError where nobody signed in."""
     server = find(url)
     entry = state.signed_in(server.url)
     if entry is None:
         raise login.ended(server.url)
     with transport.open_client(server) as http:
-        yield Client(server, http, entry)
+        client = Client(server, http, entry)
+        service_id = acting.chosen()
+        if service_id:
+            client.act_for(service_id)
+        yield client
 
 
 def signed_in_token(server: Server) -> Callable[[], Secret]:

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from taskcred.cli import output
+from taskcred.cli.acting import OwnersTyper
 from taskcred.cli.options import Json, Limit, Url, Yes
 from taskcred.domain.grants import DEFAULT_DAYS, LONGEST_DAYS
 
-app = typer.Typer(help="Grants: services that may start work as you until a date.")
+app = OwnersTyper(help="Grants: services that may start work as you until a date.")
 
 PATH: Final = "/v1/grants"
 _Grant = Annotated[str, typer.Argument(metavar="GRANT-ID", help="From `taskcred grant list`.")]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from taskcred.cli import output, source
+from taskcred.cli.acting import OwnersTyper
 from taskcred.cli.options import ApiKeyStdin, ExpiresAt, Generate, Json, NeverExpires, ShowOnce, Url, Yes
 from taskcred.domain.credentials import DEFAULT_NAME
 from taskcred.errors import ConflictError, NotFoundError
@@ -15,7 +16,7 @@ from taskcred.errors import ConflictError, NotFoundError
 if TYPE_CHECKING:
     from taskcred.cli.client import Client
 
-app = typer.Typer(help="Your task credential: the API key that your runs authenticate with.")
+app = OwnersTyper(help="Your task credential: the API key that your runs authenticate with.")
 
 PATH: Final = "/v1/task_credentials"
 _ID = Annotated[

@@ -7,10 +7,11 @@ from typing import Annotated, Final
 import typer
 
 from taskcred.cli import output, source
+from taskcred.cli.acting import OwnersTyper
 from taskcred.cli.options import ApiKeyStdin, ExpiresAt, Generate, Json, NeverExpires, ShowOnce, Url
 from taskcred.errors import NotFoundError
 
-app = typer.Typer(help="Open requests to you: work of yours waits for a task credential.")
+app = OwnersTyper(help="Open requests to you: work of yours waits for a task credential.")
 
 PATH: Final = "/v1/prompts"
 _WHY: Final = {

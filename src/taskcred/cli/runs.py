@@ -8,10 +8,11 @@ from typing import Annotated, Any, Final
 import typer
 
 from taskcred.cli import output, parameters
+from taskcred.cli.acting import OwnersTyper
 from taskcred.cli.exits import ExitCode
 from taskcred.cli.options import Json, Limit, Parameters, Url
 
-app = typer.Typer(help="Runs of tasks: start, follow, cancel.")
+app = OwnersTyper(help="Runs of tasks: start, follow, cancel.")
 
 PATH: Final = "/v1/runs"
 _Run = Annotated[str, typer.Argument(metavar="RUN-ID", help="The run.")]

@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 import typer
 
 from taskcred.cli import output, parameters
+from taskcred.cli.acting import OwnersTyper
 from taskcred.cli.options import Json, Limit, Parameters, Url, Yes
 
-app = typer.Typer(help="Schedules: a task that runs at times.")
+app = OwnersTyper(help="Schedules: a task that runs at times.")
 
 PATH: Final = "/v1/schedules"
 _Schedule = Annotated[str, typer.Argument(metavar="SCHEDULE-ID", help="The schedule.")]
