@@ -17,6 +17,9 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
+from taskcred.services import registry
+from taskcred.store import audit
+from taskcred.store import service_tables as st
 from taskcred.store import tables as t
 from taskcred.testing import InMemoryVault
 from tests.support.site import Site, make_site
@@ -33,6 +36,10 @@ STORED = (
     t.notices,
     t.idempotency,
     t.sessions,
+    st.services,
+    st.service_secrets,
+    st.service_trusts,
+    st.service_administrators,
 )
 DEEP = json.loads("[" * 60 + "]" * 60)
 HOSTILE: dict[str, Any] = {
@@ -84,6 +91,8 @@ class House:
         self.schedule = self.me.post(
             "/v1/schedules", json={"name": "n", "task": "report", "cron": "0 1 * * *"}
         ).get_json()["id"]
+        self.service = site.service().id
+        registry.add_administrator(site.ctx, audit.OPERATOR, self.service, site.iam_id)
         person = site.provider.add_person(site.account_id)
         self.owner = site.bearer(iam_id=person)
         key = site.provider.add_key(person, site.account_id).reveal()
@@ -130,6 +139,18 @@ class House:
                 f"/v1/schedules/{self.schedule}",
                 {"name": "m", "parameters": {}, "cron": "0 2 * * *", "timezone": "UTC", "misfire": "skip"},
             ),
+            "service": (
+                self.me,
+                "PATCH",
+                f"/v1/services/{self.service}",
+                {
+                    "title": "t",
+                    "description": "d",
+                    "callback_urls": ["https://a.example/back"],
+                    "webhook_url": "https://a.example/hook",
+                },
+            ),
+            "secret": (self.me, "POST", f"/v1/services/{self.service}/secrets", {"overlap_seconds": 60}),
             "answer": (self.me, "POST", f"/v1/prompts/{self.prompt}/answer", {"name": "n", **source}),
         }
 
@@ -163,13 +184,28 @@ def _is_a_good_refusal(answer: Any) -> str | None:
     return None
 
 
-ROUTES = ("create", "update", "rotate", "run", "attempt", "schedule", "reschedule", "answer")
+ROUTES = (
+    "create",
+    "update",
+    "rotate",
+    "run",
+    "attempt",
+    "schedule",
+    "reschedule",
+    "answer",
+    "service",
+    "secret",
+)
 # What is no mistake there: a scope may be null or hold what we do not know; a description may be empty.
 FINE = {
     ("create", "scope", "null"),
     ("create", "scope", "an object"),
     ("create", "description", "an empty text"),
     ("update", "description", "an empty text"),
+    ("service", "title", "an empty text"),
+    ("service", "description", "an empty text"),
+    ("service", "webhook_url", "an empty text"),
+    ("secret", "overlap_seconds", "a number"),
 }
 
 
@@ -289,6 +325,9 @@ PATHS = (
     "/v1/schedules/{}",
     "/v1/prompts/{}",
     "/v1/access/{}",
+    "/v1/services/{}",
+    "/v1/services/{}/secrets",
+    "/v1/services/{}/deliveries",
 )
 
 

@@ -7,7 +7,7 @@ machine (`taskcred admin service`): there is no route for these.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from flask import Response
@@ -145,6 +145,24 @@ class ServiceWithSecret(Service):
     secret: str
 
 
+class Delivery(Told):
+    """An event that could not be delivered by webhook; polling finds it."""
+
+    id: int
+    type: str
+    created_at: datetime
+    state: Literal["open", "given_up"] = Field(description="Open: it is tried again.")
+    attempts: int = Field(ge=1)
+    error: str | None
+
+
+class DeliveryList(BaseModel):
+    """The latest deliveries that failed, newest first."""
+
+    items: list[Delivery]
+    next: str | None = None
+
+
 class ServicePath(BaseModel):
     """/…/{service_id}"""
 
@@ -191,6 +209,19 @@ def get_service(path: ServicePath, header: IfNoneMatchHeader) -> Response:
     return send(
         Service(**PublicService.model_validate(view).model_dump()), revision=view.revision, header=header
     )
+
+
+@operation(
+    api,
+    "get",
+    "/v1/services/<uuid:service_id>/deliveries",
+    Permission.SERVICE_READ,
+    answers={200: DeliveryList},
+)
+def list_deliveries(path: ServicePath) -> Response:
+    """Webhooks that did not arrive, for the service's administrators."""
+    failed = registry.deliveries(context(), caller(), str(path.service_id))
+    return send(DeliveryList(items=[Delivery.model_validate(event) for event in failed]))
 
 
 @operation(

@@ -37,17 +37,20 @@ from taskcred.services.service_door import (
     enter,
     for_change,
     looks_after,
+    not_found,
     record,
     seen,
     to_read,
     verify_revision,
 )
-from taskcred.store import audit, changes
+from taskcred.store import audit, changes, events
 from taskcred.store import services as store
+from taskcred.store.events import StoredEvent
 
 _ABANDONED: Final = timedelta(minutes=1)  # a vault call has long timed out by then
 _LIMITS: Final = ("tasks", "executors", "starts_per_minute")
 _LONGEST_IAM_ID: Final = 128
+_DELIVERIES: Final = 50
 _KEPT: Final = timedelta(days=1)
 
 
@@ -228,6 +231,18 @@ def itself(ctx: Context, principal: Principal) -> ServiceView:
     with ctx.store.read() as connection:
         row = to_read(connection, id_of(principal.iam_id))
         return store.view(connection, row, ctx.clock.now())
+
+
+def deliveries(ctx: Context, by: By, service_id: str) -> list[StoredEvent]:
+    """The latest events that could not be delivered to the service, newest first: given up, or tried again.
+    Raises NotFoundError where `by` does not look after it."""
+    if isinstance(by, Principal):
+        authorize(ctx, by, Permission.SERVICE_READ, "service", service_id)
+    with ctx.store.read() as connection:
+        to_read(connection, service_id)
+        if not looks_after(connection, by, service_id):
+            raise not_found()
+        return events.in_trouble(connection, service_id, _DELIVERIES)
 
 
 def list_own(ctx: Context, by: By) -> list[ServiceView]:

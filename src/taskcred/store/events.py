@@ -68,6 +68,14 @@ def after(connection: sa.Connection, service_id: str, last: int, limit: int) -> 
     return [_event(row) for row in connection.execute(query.order_by(c.id).limit(limit))]
 
 
+def in_trouble(connection: sa.Connection, service_id: str, limit: int) -> list[StoredEvent]:
+    """A service's events whose delivery failed: given up, or still tried again; newest first."""
+    c = service_events.c
+    failed = sa.or_(c.state == "given_up", sa.and_(c.state == "open", c.attempts > 0))
+    query = sa.select(service_events).where(c.service_id == service_id, failed)
+    return [_event(row) for row in connection.execute(query.order_by(c.id.desc()).limit(limit))]
+
+
 def due_services(connection: sa.Connection, now: datetime) -> list[str]:
     """Active services with an event to deliver, the one that waits longest first."""
     c = service_events.c
