@@ -92,10 +92,10 @@ class Scripted:
         if self.hook is not None:
             self.hook(method)
         if failure is Failure.UNAVAILABLE:
-            raise away(f"scripted: {method} is away")
+            raise away(f"scripted: {method} is away", hint="Try again.")
         if failure is Failure.REFUSE:
             raise refused()
         with self._lock:
             yield
         if failure is Failure.COMMIT_THEN_DROP:
-            raise away(f"scripted: the answer of {method} was lost")
+            raise away(f"scripted: the answer of {method} was lost", hint="Try again.")

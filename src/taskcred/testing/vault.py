@@ -24,7 +24,9 @@ class InMemoryVault(Scripted):
     @contextmanager
     def _vault_call(self, method: str) -> Iterator[None]:
         with self._call(
-            method, VaultUnreachableError, lambda: VaultSealedError("scripted: the vault is sealed")
+            method,
+            VaultUnreachableError,
+            lambda: VaultSealedError("scripted: the vault is sealed", hint="Try again."),
         ):
             yield
 

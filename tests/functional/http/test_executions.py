@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from flask.testing import FlaskClient
 
 from taskcred.errors import KeyRefusedError
+from taskcred.store.tables import metadata
 from tests.support.site import ServiceCaller, Site
 
 
@@ -78,3 +81,82 @@ def test_a_service_starts_a_run_and_carries_it_out(site: Site, service: ServiceC
     assert not is_alive(site, begun["stand_in_key"])
     told = service.client.get("/v1/events").get_json()["items"]
     assert [(event["type"], event["data"]["state"]) for event in told] == [("run.ended", "succeeded")]
+
+
+def test_the_answer_to_a_start_says_where_the_owner_is_asked(site: Site, service: ServiceCaller) -> None:
+    run = start(site, service).get_json()
+    assert run["state"] == "waiting_for_credential"
+    assert run["prompt_url"] == f"https://taskcred.test/prompts/{run['prompt_id']}"
+    assert site.signed_in().get(f"/v1/prompts/{run['prompt_id']}").status_code == 200
+    refused = service.client.post(f"/v1/runs/{run['id']}/attempts", json={})
+    assert (refused.status_code, refused.get_json()["code"]) == (409, "parked")
+    assert refused.get_json()["action_url"] == run["prompt_url"]
+
+
+@pytest.mark.promise("only-what-the-user-started")
+def test_the_owners_token_is_not_kept(site: Site, service: ServiceCaller) -> None:
+    token = site.subject()
+    body = {"task": "train", "subject_token": token}
+    answer = service.client.post("/v1/runs", json=body, headers={"Idempotency-Key": "one"})
+    assert answer.status_code == 201
+    assert token not in answer.text
+    signature = token.rpartition(".")[2]
+    with site.ctx.store.read() as connection:
+        for table in metadata.sorted_tables:
+            for row in connection.execute(sa.select(table)):
+                assert signature not in str(row), table.name
+
+
+def test_a_repeated_start_is_one_run_also_where_the_token_was_renewed(
+    site: Site, service: ServiceCaller
+) -> None:
+    key = {"Idempotency-Key": "job-7"}
+    first = service.client.post(
+        "/v1/runs", json={"task": "train", "subject_token": site.subject()}, headers=key
+    )
+    site.clock.advance(timedelta(seconds=5))
+    again = {"task": "train", "subject_token": site.subject()}
+    second = service.client.post("/v1/runs", json=again, headers=key)
+    assert second.status_code == 201, second.text
+    assert second.get_json()["id"] == first.get_json()["id"]
+    assert second.headers["Idempotency-Replayed"] == "true"
+    # The same key of another service is another key, and for another owner another request.
+    other = site.service()
+    assert other.client.post("/v1/runs", json=again, headers=key).get_json()["id"] != first.get_json()["id"]
+    stranger = site.subject(site.provider.add_person(site.account_id))
+    mixed = service.client.post("/v1/runs", json=again | {"subject_token": stranger}, headers=key)
+    assert (mixed.status_code, mixed.get_json()["code"]) == (422, "idempotency_key_reused")
+
+
+@pytest.mark.usefixtures("credential")
+def test_an_owner_carries_a_run_of_exec_out(site: Site) -> None:
+    me = site.bearer()
+    run = me.post("/v1/runs", json={"task": "train", "reference": "laptop"}).get_json()
+    assert (run["executor"], run["service_id"], run["reference"]) == ("owner", None, "laptop")
+    begun = begin(me, run["id"])
+    assert is_alive(site, begun["stand_in_key"])
+    path = f"/v1/runs/{run['id']}/attempts/{begun['attempt_id']}"
+    assert me.post(f"{path}/heartbeat", json={}).get_json() == {"cancel_requested": False}
+    me.post(f"/v1/runs/{run['id']}/cancel")
+    assert me.post(f"{path}/heartbeat", json={}).get_json() == {"cancel_requested": True}
+    assert me.post(f"{path}/end", json={"outcome": "cancelled"}).get_json()["state"] == "cancelled"
+
+
+@pytest.mark.usefixtures("credential")
+def test_keys_are_bound_and_shown_to_be(site: Site, service: ServiceCaller) -> None:
+    run = start(site, service).get_json()
+    begun = begin(service.client, run["id"], addresses=["10.0.0.0/8"])
+    (attempt,) = service.client.get(f"/v1/runs/{run['id']}/attempts").get_json()["items"]
+    assert attempt["addresses"] == ["10.0.0.0/8"]
+    key = begun["stand_in_key"].encode()
+    assert site.broker.issue(key, "10.9.9.9")
+    with pytest.raises(KeyRefusedError):
+        site.broker.issue(key, "192.0.2.1")
+
+
+def test_a_service_lists_its_runs_and_no_tokens_of_theirs(site: Site, service: ServiceCaller) -> None:
+    mine = start(site, service).get_json()["id"]
+    site.bearer().post("/v1/runs", json={"task": "report"})
+    assert [run["id"] for run in service.client.get("/v1/runs").get_json()["items"]] == [mine]
+    assert service.client.get(f"/v1/runs/{mine}/access").status_code == 403
+    assert service.client.post(f"/v1/runs/{mine}/cancel").get_json()["state"] == "cancelled"
