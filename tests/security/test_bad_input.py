@@ -99,6 +99,13 @@ class House:
         self.credential = self.owner.post(
             "/v1/task_credentials", json={"name": "n", "secret": {"api_key": key}}
         ).get_json()["id"]
+        self.engine = site.service().client
+        started = [
+            self.engine.post("/v1/runs", json={"task": "train", "subject_token": site.subject(person)})
+            for _ in range(2)
+        ]
+        self.queued, running = (f"/v1/runs/{answer.get_json()['id']}/attempts" for answer in started)
+        self.attempt = f"{running}/{self.engine.post(running, json={}).get_json()['attempt_id']}"
 
     def bodies(self) -> dict[str, tuple[FlaskClient, str, str, dict[str, Any]]]:
         """Route -> who, method, path, a body that would be accepted."""
@@ -150,6 +157,25 @@ class House:
                     "webhook_url": "https://a.example/hook",
                 },
             ),
+            "start": (
+                self.engine,
+                "POST",
+                "/v1/runs",
+                {"task": "train", "subject_token": self.site.subject(), "reference": "r", "parameters": {}},
+            ),
+            "begin": (self.engine, "POST", self.queued, {"addresses": ["10.0.0.0/8"]}),
+            "beat": (
+                self.engine,
+                "POST",
+                f"{self.attempt}/heartbeat",
+                {"progress": {"done": 1, "total": 2, "text": "t"}, "output": "o"},
+            ),
+            "end": (
+                self.engine,
+                "POST",
+                f"{self.attempt}/end",
+                {"outcome": "failed", "reason": "r", "exit_code": 1, "again": False},
+            ),
             "secret": (self.me, "POST", f"/v1/services/{self.service}/secrets", {"overlap_seconds": 60}),
             "answer": (self.me, "POST", f"/v1/prompts/{self.prompt}/answer", {"name": "n", **source}),
         }
@@ -195,8 +221,13 @@ ROUTES = (
     "answer",
     "service",
     "secret",
+    "start",
+    "begin",
+    "beat",
+    "end",
 )
-# What is no mistake there: a scope may be null or hold what we do not know; a description may be empty.
+# What is no mistake there: a scope may be null or hold what we do not know; a description may be empty; a
+# job may print control characters.
 FINE = {
     ("create", "scope", "null"),
     ("create", "scope", "an object"),
@@ -206,6 +237,10 @@ FINE = {
     ("service", "description", "an empty text"),
     ("service", "webhook_url", "an empty text"),
     ("secret", "overlap_seconds", "a number"),
+    ("beat", "output", "an empty text"),
+    ("beat", "output", "a control character"),
+    ("end", "reason", "an empty text"),
+    ("end", "exit_code", "a number"),
 }
 
 
@@ -217,6 +252,18 @@ def _mutants(route: str, body: dict[str, Any]) -> Iterator[tuple[str, dict[str, 
             if isinstance(value, bool) and isinstance(bad, bool):
                 continue
             yield f"{member} is {name}", {**body, member: bad}
+    if "progress" in body:
+        for member in body["progress"]:
+            for name, bad in HOSTILE.items():
+                if (member, name) not in {
+                    ("done", "a number"),
+                    ("total", "a number"),
+                    ("text", "an empty text"),
+                }:
+                    yield (
+                        f"progress.{member} is {name}",
+                        {**body, "progress": {**body["progress"], member: bad}},
+                    )
     if "secret" in body:
         for name, bad in HOSTILE.items():
             yield f"secret.api_key is {name}", {**body, "secret": {"api_key": bad}}
@@ -238,6 +285,8 @@ REQUIRED = {
     "attempt": ("dispatch_no",),
     "schedule": ("name", "task", "cron", "parameters"),
     "answer": ("secret",),
+    "start": ("task", "subject_token"),
+    "end": ("outcome",),
 }
 
 
@@ -322,6 +371,8 @@ PATHS = (
     "/v1/runs/{}/attempts",
     "/v1/runs/{}/access",
     "/v1/runs/{}/output",
+    "/v1/runs/{}/attempts/{}/heartbeat",
+    "/v1/runs/{}/attempts/{}/end",
     "/v1/schedules/{}",
     "/v1/prompts/{}",
     "/v1/access/{}",
@@ -336,7 +387,7 @@ PATHS = (
 def test_what_is_no_id_is_not_found(site: Site, path: str, odd: str) -> None:
     me = site.bearer()
     for method in ("GET", "DELETE", "PATCH", "POST"):
-        answer = me.open(path.format(odd), method=method, json={})
+        answer = me.open(path.replace("{}", odd), method=method, json={})
         assert answer.status_code in {400, 404, 405}
         assert _is_a_good_refusal(answer) is None
 
