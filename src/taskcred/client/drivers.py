@@ -156,16 +156,18 @@ class AsyncDriver:
 def _options(connection: Connection) -> dict[str, Any]:
     return {
         "base_url": connection.url,
-        "verify": _trust(connection.ca_file) if connection.ca_file else True,
+        "verify": _trust(connection.ca_file),
         "headers": {"User-Agent": f"taskcred-client/{__version__}", "Accept": "application/json"},
         # Threads that wait for a connection of the pool have not waited for the server.
         "timeout": httpx.Timeout(connection.timeout, pool=None),
     }
 
 
-@functools.lru_cache(maxsize=8)  # a context takes longer to make than a request
-def _trust(ca_file: str) -> ssl.SSLContext:
+@functools.lru_cache(maxsize=8)  # takes longer to make than a request; each attempt has a session
+def _trust(ca_file: str | None) -> ssl.SSLContext:
     """The public authorities and those of `ca_file`, which may hold the server's own certificate."""
+    if ca_file is None:
+        return httpx.create_ssl_context()
     context = ssl.create_default_context()
     try:
         context.load_verify_locations(cafile=ca_file)
