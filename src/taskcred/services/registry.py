@@ -245,6 +245,12 @@ def deliveries(ctx: Context, by: By, service_id: str) -> list[StoredEvent]:
         return events.in_trouble(connection, service_id, _DELIVERIES)
 
 
+def looks_after_any(ctx: Context, principal: Principal) -> bool:
+    """Whether there is a service that this person looks after: for what to offer them."""
+    with ctx.store.read() as connection:
+        return store.administers_any(connection, principal.iam_id)
+
+
 def list_own(ctx: Context, by: By) -> list[ServiceView]:
     """The services that a person looks after; all of them for the operator."""
     if isinstance(by, Principal):

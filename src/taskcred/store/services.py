@@ -184,6 +184,14 @@ def remove_administrator(connection: sa.Connection, service_id: str, iam_id: str
     return connection.execute(gone).rowcount
 
 
+def administers_any(connection: sa.Connection, iam_id: str) -> bool:
+    """Whether they look after any service that did not end."""
+    a, s = t.service_administrators.c, t.services.c
+    mine = sa.select(a.service_id).join(t.services, s.id == a.service_id)
+    query = mine.where(a.iam_id == iam_id, s.state != ServiceState.ENDED).limit(1)
+    return connection.execute(query).first() is not None
+
+
 def is_administrator(connection: sa.Connection, service_id: str, iam_id: str) -> bool:
     """Whether they look after the service."""
     c = t.service_administrators.c

@@ -26,7 +26,8 @@ from taskcred.http.authentication import current_principal
 from taskcred.http.csrf import require_csrf_token
 from taskcred.http.problems import request_id, status_of
 from taskcred.http.safe_return import sign_in_path
-from taskcred.web import words
+from taskcred.services import registry
+from taskcred.web import acting, words
 from taskcred.web.accounts import AccountBook
 
 log = structlog.get_logger("web")
@@ -120,9 +121,26 @@ def _error_page(error: TaskcredError) -> ResponseReturnValue:
     if status >= 500 and error.retry == "never":
         log.error("failed", code=error.error_code, exc_info=error)
         return _bug_page()
+    if status == 404 and request.method == "GET":
+        page = _act_first()
+        if page is not None:
+            return page, status
     # The service's hint for this names a command and an API route.
     hint = "It may be gone, or be in another account of yours." if status == 404 else error.hint
     return problem_page(status, error.message, hint, action=_action(error.action_url))
+
+
+def _act_first() -> str | None:
+    """The way to a page that its reader may see, though not as who they are now."""
+    principal = current_principal()
+    if principal is None:
+        return None
+    book: AccountBook = current_app.extensions[ACCOUNTS]
+    offer = acting.offer(ctx(), principal, book.of(principal), request.view_args or {})
+    if offer is None:
+        return None
+    title = f"This belongs to the service id {offer.name}" if offer.name else "This belongs to you"
+    return render("act_first.html", title=title, offer=offer)
 
 
 @blueprint.errorhandler(500)
@@ -204,11 +222,13 @@ def render(template: str, **values: Any) -> str:
         template,
         me=principal,
         choices=book.of(principal) if principal else None,
+        administers=bool(principal and registry.looks_after_any(ctx(), principal)),
         csrf_token=generate_csrf,
         asset=_asset,
         now=ctx().clock.now(),
         words=words,
         here=request.path,
+        address=request.full_path.rstrip("?"),
         tasks=ctx().tasks,
         new_id=uuid.uuid4,
         zone_of=ZoneInfo,

@@ -7,11 +7,11 @@ from typing import Final
 from flask import Flask
 
 from taskcred.services.context import Context
-from taskcred.web import api_key, frame, grants, home, profile, prompts, runs, schedules, tasks
+from taskcred.web import api_key, frame, grants, home, profile, prompts, runs, schedules, services, tasks
 from taskcred.web.accounts import AccountBook
 
 # Importing a module hangs its views on the blueprint.
-ROOMS: Final = (home, api_key, grants, profile, tasks, runs, schedules, prompts)
+ROOMS: Final = (home, api_key, grants, profile, tasks, runs, schedules, prompts, services)
 
 
 def register(app: Flask, ctx: Context) -> None:

@@ -8,7 +8,8 @@ from typing import Final, Literal
 
 from taskcred.domain.credentials import CredentialState, KeyState, Origin
 from taskcred.domain.grants import GrantEnd, GrantState
-from taskcred.domain.runs import AttemptOutcome, Misfire, RunState
+from taskcred.domain.runs import AttemptOutcome, Executor, Misfire, RunState
+from taskcred.domain.services import ServiceState
 
 Tone = Literal["good", "busy", "wait", "bad", "quiet"]
 
@@ -70,6 +71,16 @@ MISFIRES: Final[dict[Misfire, str]] = {
     Misfire.SKIP: "Skip it and wait for the next time",
 }
 
+SERVICE_STATES: Final[dict[ServiceState, Word]] = {
+    ServiceState.ACTIVE: Word("Active", "good", "It may start work."),
+    ServiceState.DISABLED: Word("Disabled", "bad", "It is refused until it is enabled."),
+}
+
+EXECUTORS: Final[dict[Executor, str]] = {
+    Executor.SERVICE: "its own engine",
+    Executor.WORKER: "a worker of taskcred",
+}
+
 GRANT_STATES: Final[dict[GrantState, Word]] = {
     GrantState.ACTIVE: Word("Active", "good", "The service may start these tasks as you."),
     GrantState.ENDED: Word("Ended", "quiet", "The service can start nothing more under it."),
@@ -122,6 +133,8 @@ _ACTIONS: Final[dict[str, str]] = {
     "schedule:resume": "Resumed a schedule",
     "schedule:skip": "Skipped a missed time of a schedule",
     "schedule:update": "Changed a schedule",
+    "service:manage": "Change a service",
+    "service:read": "Read a service",
     "session:begin": "Signed in",
     "session:end": "Signed out",
     "session:switch_account": "Switched the account",

@@ -14,7 +14,13 @@ from taskcred.cli.app import build
 from tests.browser.house import House
 
 _TEMPLATES = Path(taskcred.web.__file__).parent / "templates"
-_PAGES_OF_THEIR_OWN = {"welcome.html", "problem.html", "key_once.html", "base.html"}
+_PAGES_OF_THEIR_OWN = {
+    "welcome.html",
+    "problem.html",
+    "key_once.html",
+    "service_secret_once.html",
+    "base.html",
+}
 
 
 def _shown() -> dict[str, str]:
@@ -34,11 +40,16 @@ def test_commands_that_pages_show_exist() -> None:
         commands = re.findall(r"taskcred ((?:[a-z-]+ )+[a-z-]+|[a-z-]+ [a-z-]+)", text)
         assert commands, name
         for words in commands:
-            noun, verb = words.split()[:2]
-            sub = group.commands[noun]
-            assert verb in sub.commands, f"{name}: taskcred {noun} {verb}"
-            options = {option for param in sub.commands[verb].params for option in param.opts}
-            line = text[text.index(f"taskcred {noun} {verb}") :].split('"')[0]
+            command, path = group, []
+            for word in words.split():
+                if not hasattr(command, "commands"):
+                    break  # what follows is an argument
+                assert word in command.commands, f"{name}: taskcred {words}"
+                command = command.commands[word]
+                path.append(word)
+            assert not hasattr(command, "commands"), f"{name}: taskcred {words} is no command"
+            options = {option for param in command.params for option in param.opts}
+            line = text[text.index(f"taskcred {' '.join(path)}") :].split('"')[0]
             assert set(re.findall(r"--[a-z-]+", line)) <= options, f"{name}: {line}"
 
 
