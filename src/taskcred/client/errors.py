@@ -133,7 +133,11 @@ def _said(body: Any) -> dict[str, Any]:
     if not isinstance(body, dict):
         return {}
     if "errorMessage" in body:  # IBM's token endpoint
-        return {"message": body["errorMessage"], "code": body.get("errorCode")}
+        return {
+            "message": body["errorMessage"],
+            "code": body.get("errorCode"),
+            "hint": body.get("errorDetails") or "",
+        }
     if "status_code" in body and body.get("errors"):  # IBM's resources
         said = {"request_id": body.get("trace", ""), **body["errors"][0]}
         said["action_url"] = said.pop("more_info", "") or None

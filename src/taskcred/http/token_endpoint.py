@@ -60,6 +60,7 @@ class TokenEndpoint:
                 "413 Content Too Large",
                 "request_too_large",
                 "The request is too large.",
+                "Send grant_type and apikey, and nothing that nobody asked for.",
             )
         standin = _fast_standin(environ, body) or self._slow_standin(environ, body)
         if standin is None:
@@ -105,6 +106,7 @@ class TokenEndpoint:
                 "405 Method Not Allowed",
                 "BXNIM0060E",
                 "This address takes POST only.",
+                "Send grant_type and apikey as a form.",
                 ("Allow", "POST"),
             )
         return _unknown_key(environ, start_response)
@@ -149,22 +151,34 @@ def _answer_error(environ: Environ, start_response: StartResponse, error: Taskcr
     if isinstance(error, KeyRefusedError):
         return _unknown_key(environ, start_response)
     if isinstance(error, RateLimitedError):
-        retry = ("Retry-After", str(error.retry_after))
-        return _refuse(
-            environ, start_response, "429 Too Many Requests", error.error_code, error.message, retry
-        )
+        return _tell(environ, start_response, "429 Too Many Requests", error, error.retry_after)
     if isinstance(error, UnavailableError):
-        retry = ("Retry-After", str(error.retry_after))
-        return _refuse(
-            environ, start_response, "503 Service Unavailable", error.error_code, error.message, retry
-        )
+        return _tell(environ, start_response, "503 Service Unavailable", error, error.retry_after)
     status = "400 Bad Request" if isinstance(error, RequestError) else "500 Internal Server Error"
-    return _refuse(environ, start_response, status, error.error_code, error.message)
+    return _tell(environ, start_response, status, error, None)
+
+
+def _tell(
+    environ: Environ,
+    start_response: StartResponse,
+    status: str,
+    error: TaskcredError,
+    retry_after: int | None,
+) -> Iterable[bytes]:
+    headers = [] if retry_after is None else [("Retry-After", str(retry_after))]
+    return _refuse(environ, start_response, status, error.error_code, error.message, error.hint, *headers)
 
 
 def _unknown_key(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+    # One answer for whatever is wrong with a key, as IBM's IAM gives it.
     return _refuse(
-        environ, start_response, "400 Bad Request", "BXNIM0415E", "Provided API key could not be found."
+        environ,
+        start_response,
+        "400 Bad Request",
+        "BXNIM0415E",
+        "Provided API key could not be found.",
+        "A stand-in key ends with its attempt, and may be bound to networks: begin another attempt. An API key: "
+        "check that it is whole, not disabled and not expired.",
     )
 
 
@@ -174,6 +188,7 @@ def _refuse(
     status: str,
     code: str,
     message: str,
+    hint: str,
     *headers: tuple[str, str],
 ) -> Iterable[bytes]:
     request_id = uuid.uuid4().hex
@@ -181,6 +196,8 @@ def _refuse(
         {
             "errorCode": code,
             "errorMessage": message,
+            # Where IBM's IAM says more; our cures go there.
+            "errorDetails": hint,
             "context": {
                 "requestId": request_id,
                 "requestType": "incoming.Identity_Token",

@@ -164,6 +164,7 @@ def test_an_ended_key_is_refused_as_ibm_refuses_an_unknown_one(
     assert answer.status == "400 Bad Request"
     assert answer.body["errorCode"] == "BXNIM0415E"
     assert answer.body["errorMessage"] == "Provided API key could not be found."
+    assert "begin another attempt" in answer.body["errorDetails"]
     assert answer.headers["transaction-id"] == answer.body["context"]["requestId"]
     assert not {"error", "message"} & set(answer.body)
     assert attempt.key.decode() not in json.dumps(answer.body)
