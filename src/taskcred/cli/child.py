@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Final
+from typing import Final, Self
 
 _FORWARDED: Final = (
     signal.SIGTERM,
@@ -49,28 +49,46 @@ def interruptible() -> Iterator[None]:
 
 
 class Child:
-    """The command, running. Raises OSError where it cannot be started."""
+    """The command, running inside the `with` block; from its first moment to the block's end the signals to us
+    are the command's. Entering raises OSError where it cannot be started."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._command: Final = list(command)
+        self._environment: Final = dict(environment)
         self._shares_group: Final = sys.stdin.isatty()
-        self._process: Final = subprocess.Popen(  # noqa: S603 - it is what the user asked to run
-            list(command), env=dict(environment), process_group=None if self._shares_group else 0
-        )
+        self._process: subprocess.Popen[bytes] | None = None
+        self._handlers: Final = contextlib.ExitStack()
         self.forwarded: int | None = None  # the last signal that was passed on
+
+    def __enter__(self) -> Self:
+        self._handlers.enter_context(_handling(_FORWARDED, self._forward))
+        try:
+            self._process = subprocess.Popen(  # noqa: S603 - it is what the user asked to run
+                self._command, env=self._environment, process_group=None if self._shares_group else 0
+            )
+        except BaseException:
+            self._handlers.close()
+            raise
+        if self.forwarded is not None:  # it came before there was anything to pass it on to
+            self._send(signal.Signals(self.forwarded))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handlers.close()
 
     def wait(self, must_end: Callable[[], bool]) -> int:
         """The exit status as a shell tells it: 128 and the signal's number where one ended it. Once
         `must_end` says so it is asked to end, then made to."""
-        with _handling(_FORWARDED, self._forward):
-            while not must_end():
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    return self._status(self._process.wait(_LOOK))
-            self._send(signal.SIGTERM)
-            try:
-                return self._status(self._process.wait(_GRACE))
-            except subprocess.TimeoutExpired:
-                self._send(signal.SIGKILL)
-                return self._status(self._process.wait())
+        while not must_end():
+            if (status := self._status(_LOOK)) is not None:
+                return status
+        self._send(signal.SIGTERM)
+        if (status := self._status(_GRACE)) is not None:
+            return status
+        self._send(signal.SIGKILL)
+        while (status := self._status(_GRACE)) is None:
+            pass  # it ends as soon as the kernel lets it
+        return status
 
     def _forward(self, number: int, frame: FrameType | None) -> None:
         if self._shares_group and number in _FROM_THE_TERMINAL:
@@ -79,15 +97,22 @@ class Child:
         self._send(signal.Signals(number))
 
     def _send(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
         with contextlib.suppress(ProcessLookupError):
             if self._shares_group:
                 self._process.send_signal(number)
             else:
                 os.killpg(self._process.pid, number)
 
-    @staticmethod
-    def _status(returncode: int) -> int:
-        return returncode if returncode >= 0 else 128 - returncode
+    def _status(self, patience: float) -> int | None:
+        """As `wait`; None where the command has not ended within `patience` seconds."""
+        assert self._process is not None  # noqa: S101 - inside the block there is one
+        try:
+            code = self._process.wait(patience)
+        except subprocess.TimeoutExpired:
+            return None
+        return code if code >= 0 else 128 - code
 
 
 @contextlib.contextmanager

@@ -82,12 +82,13 @@ def exec_(
         with interruptible():
             client = _client(url, service_file, grant)
             attempt = _begun(client, task, _parameters(task, command, given), grant, reference, bind_address)
+            status = _run(client, attempt, command, sdk_service or [])
     except TaskcredError as error:
         output.problem(error, as_json=False)
         raise CommandEnded(ExitCode.NOT_STARTED) from None
     except Interrupted as signalled:
         raise CommandEnded(128 + signalled.number) from None
-    raise CommandEnded(_run(client, attempt, command, sdk_service or []))
+    raise CommandEnded(status)
 
 
 def _verify_program(program: str) -> None:
@@ -167,23 +168,27 @@ def _say_waiting(run: Run, *, is_service: bool) -> None:
 
 def _run(client: Client, attempt: Attempt, command: list[str], services: list[str]) -> int:
     """The exit status of the command. However it ends, the attempt ends with it."""
-    from taskcred.cli.child import Child
+    from taskcred.cli.child import Child, Interrupted
 
     inherited = {name: value for name, value in os.environ.items() if name not in _OURS}
-    try:
-        child = Child(command, inherited | attempt.environment(services))
-    except OSError as error:
-        output.note(f"taskcred: {command[0]}: {error.strerror or 'it cannot be started'}.")
-        _end(client, attempt, "failed", "The command could not be started.", None)
-        return ExitCode.NOT_EXECUTABLE
-    status = child.wait(_Watch(attempt).must_end)
-    if attempt.cancel_requested:
-        _end(client, attempt, "cancelled", "Ended as asked for.", status)
-    elif status == 0:
-        _end(client, attempt, "succeeded", "", status)
-    else:
-        _end(client, attempt, "failed", _words(child, status), status)
-    return status
+    with contextlib.ExitStack() as running:
+        try:
+            child = running.enter_context(Child(command, inherited | attempt.environment(services)))
+        except OSError as error:
+            output.note(f"taskcred: {command[0]}: {error.strerror or 'it cannot be started'}.")
+            _end(client, attempt, "failed", "The command could not be started.", None)
+            return ExitCode.NOT_EXECUTABLE
+        except Interrupted:  # in the moment before it was started
+            _end(client, attempt, "cancelled", "Ended before it began.", None)
+            raise
+        status = child.wait(_Watch(attempt).must_end)
+        if attempt.cancel_requested:
+            _end(client, attempt, "cancelled", "Ended as asked for.", status)
+        elif status == 0:
+            _end(client, attempt, "succeeded", "", status)
+        else:
+            _end(client, attempt, "failed", _words(child, status), status)
+        return status
 
 
 class _Watch:

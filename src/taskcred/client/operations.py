@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import quote
 
 from taskcred.client import protocol
 from taskcred.client.errors import WaitingForCredential, WaitTimeoutError
@@ -46,12 +47,12 @@ def start_run(
 
 def get_run(run_id: str) -> Operation[Run]:
     """The run as it is now."""
-    return Run.of((yield from ask(Request("GET", f"/v1/runs/{run_id}"))).value)
+    return Run.of((yield from ask(Request("GET", _of_run(run_id)))).value)
 
 
 def cancel_run(run_id: str) -> Operation[Run]:
     """End the run, or ask its executor to."""
-    return Run.of((yield from ask(Request("POST", f"/v1/runs/{run_id}/cancel"))).value)
+    return Run.of((yield from ask(Request("POST", f"{_of_run(run_id)}/cancel"))).value)
 
 
 def wait(run_id: str, until: Collection[str], timeout: float | None) -> Operation[Run]:
@@ -63,7 +64,7 @@ def wait(run_id: str, until: Collection[str], timeout: float | None) -> Operatio
     pause, tag, run = _FIRST_LOOK, "", None
     while True:
         answer = yield from ask(
-            Request("GET", f"/v1/runs/{run_id}", headers={"If-None-Match": tag} if tag else {})
+            Request("GET", _of_run(run_id), headers={"If-None-Match": tag} if tag else {})
         )
         if answer.status != 304:
             run, tag, pause = Run.of(answer.value), answer.headers.get("etag", ""), _FIRST_LOOK
@@ -86,7 +87,7 @@ def begin_attempt(run_id: str, addresses: Sequence[str]) -> Operation[tuple[Run,
     run = yield from get_run(run_id)
     body = {"addresses": list(addresses)} if addresses else {}
     # Safe to repeat: what a lost answer began ends with the repetition.
-    request = Request("POST", f"/v1/runs/{run_id}/attempts", body=body, timeout=_BEHIND_IT_AN_EXCHANGE)
+    request = Request("POST", f"{_of_run(run_id)}/attempts", body=body, timeout=_BEHIND_IT_AN_EXCHANGE)
     try:
         answer = yield from ask(request)
     except ConflictError as error:
@@ -99,7 +100,7 @@ def begin_attempt(run_id: str, addresses: Sequence[str]) -> Operation[tuple[Run,
 def heartbeat(run_id: str, attempt_id: str, news: Mapping[str, Any]) -> Operation[bool]:
     """Say that the attempt lives, and what is new; whether its end was asked for. Not repeated: the next
     one is due soon."""
-    path = f"/v1/runs/{run_id}/attempts/{attempt_id}/heartbeat"
+    path = f"{_of_run(run_id)}/attempts/{attempt_id}/heartbeat"
     answer = yield from ask(Request("POST", path, body=dict(news)), patience=0)
     return bool(answer.value["cancel_requested"])
 
@@ -113,7 +114,7 @@ def end_attempt(
 ) -> Operation[Run]:
     """End the attempt, after the `unsent` news. Raises ConflictError (code attempt_ended) where it was
     taken away before; saying the same twice is no conflict."""
-    path = f"/v1/runs/{run_id}/attempts/{attempt_id}"
+    path = f"{_of_run(run_id)}/attempts/{attempt_id}"
     for news in unsent:
         yield from ask(Request("POST", f"{path}/heartbeat", body=dict(news)), patience)
     return Run.of((yield from ask(Request("POST", f"{path}/end", body=dict(said)), patience)).value)
@@ -140,7 +141,7 @@ def grants() -> Operation[list[Grant]]:
 
 def grant(grant_id: str) -> Operation[Grant]:
     """One grant."""
-    return Grant.of((yield from ask(Request("GET", f"/v1/grants/{grant_id}"))).value)
+    return Grant.of((yield from ask(Request("GET", f"/v1/grants/{quote(grant_id, safe='')}"))).value)
 
 
 def exchange(key: Secret, patience: float) -> Operation[tuple[Secret, float]]:
@@ -163,3 +164,8 @@ def exchange(key: Secret, patience: float) -> Operation[tuple[Secret, float]]:
         raise refusal from None
     told = answer.value
     return Secret(told["access_token"]), float(told["expires_in"])
+
+
+def _of_run(run_id: str) -> str:
+    """Ids may come from a program's own users: they stay one part of the path."""
+    return f"/v1/runs/{quote(run_id, safe='')}"
