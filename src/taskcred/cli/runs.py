@@ -16,6 +16,11 @@ app = OwnersTyper(help="Runs of tasks: start, follow, cancel.")
 
 PATH: Final = "/v1/runs"
 _Run = Annotated[str, typer.Argument(metavar="RUN-ID", help="The run.")]
+_EXECUTORS: Final = {
+    "worker": "a worker of taskcred",
+    "service": "the service that started it",
+    "owner": "you, on your own machine",
+}
 _WAITING: Final = "waiting_for_credential"
 
 
@@ -37,13 +42,17 @@ def start(
             output.note(f"Run {made['id']}")
             _end(follow(server, made["id"], quiet=as_json), as_json=as_json)
             return
-        prompt_url = f"{server.url}/prompts/{made['prompt_id']}" if made.get("prompt_id") else None
+        prompt_url = made["prompt_url"]
     if as_json:
         output.data(made)
         return
     if made["state"] == _WAITING:
         output.note("It waits: you have no usable task credential in this account.")
         output.note(f"  What to do: `taskcred prompt answer --generate`, or answer at {prompt_url}")
+    elif made["executor"] == "owner":
+        output.note(
+            "It is yours to carry out. `taskcred exec -- CMD` starts a run and carries it out at once."
+        )
     else:
         output.note("Queued. `taskcred run watch` follows it.")
     output.line(made["id"])
@@ -72,11 +81,12 @@ def list_(
         output.data(runs)
         return
     output.table(
-        ["RUN", "TASK", "STATE", "PROGRESS", "CREATED", "ENDED", "REASON"],
+        ["RUN", "TASK", "FOR", "STATE", "PROGRESS", "CREATED", "ENDED", "REASON"],
         [
             [
                 run["id"],
                 run["task"],
+                _started_for(run),
                 _state(run["state"]),
                 progress_words(run),
                 output.ago(run["created_at"]),
@@ -103,6 +113,11 @@ def show(run: _Run, url: Url = None, as_json: Json = False) -> None:
         [
             ("Run", found["id"]),
             ("Task", found["task"]),
+            ("Carried out by", _EXECUTORS[found["executor"]]),
+            ("Service", found["service_name"]),
+            ("Reference", found["reference"]),
+            ("Grant", found["grant_id"]),
+            ("Acted for the owner", found["acting_iam_id"]),
             ("State", _state(found["state"])),
             ("Reason", found["reason"]),
             ("Progress", progress_words(found)),
@@ -113,7 +128,7 @@ def show(run: _Run, url: Url = None, as_json: Json = False) -> None:
             ("Started", output.when(found["started_at"])),
             ("Ended", output.when(found["ended_at"])),
             ("Schedule", found["schedule_id"]),
-            ("Prompt", found["prompt_id"]),
+            ("Prompt", found["prompt_url"]),
         ]
     )
 
@@ -201,6 +216,12 @@ def progress_words(run: Mapping[str, Any]) -> str:
     """A run's progress as a person reads it: "40/100 loading"."""
     counted = f"{run['progress_done']}/{run['progress_total']}" if run["progress_total"] else ""
     return f"{counted} {run['progress_text']}".strip()
+
+
+def _started_for(run: Mapping[str, Any]) -> str:
+    """Which service started it, and what that calls it: "Notebooks: cell 1"; "yourself" for `taskcred exec`."""
+    who = run["service_name"] or ("yourself" if run["executor"] == "owner" else "")
+    return ": ".join(filter(None, (who, run["reference"])))
 
 
 def _state(state: str) -> str:

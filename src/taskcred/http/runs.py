@@ -49,6 +49,7 @@ class Run(Told):
     started_by: str
     executor: Executor = Field(description="Who carries it out.")
     service_id: UUID | None = Field(description="The service that started it.")
+    service_name: str | None = Field(description="That service, as owners read it.")
     grant_id: UUID | None = Field(description="The grant it was started under.")
     acting_iam_id: str = Field(description="Who acted for a service id; empty where the owner did.")
     reference: str = Field(description="What whoever started it calls it.")

@@ -9,9 +9,10 @@ from datetime import datetime
 
 import sqlalchemy as sa
 
-from taskcred.domain.runs import AttemptView, TokenHandOut
+from taskcred.domain.runs import AttemptView, Executor, TokenHandOut
 from taskcred.store import attempts
 from taskcred.store import tables as t
+from taskcred.store.service_tables import services
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class LiveAccess:
     standin_last_four: str
     started_at: datetime
     tokens: tuple[TokenHandOut, ...]
+    service_name: str | None  # the service that carries it out
 
 
 def _handed_out(
@@ -44,10 +46,11 @@ def _handed_out(
 
 def live_of_owner(connection: sa.Connection, account_id: str, iam_id: str, now: datetime) -> list[LiveAccess]:
     """The owner's attempts that hold a stand-in key, oldest first."""
-    a, r = t.attempts.c, t.runs.c
+    a, r, s = t.attempts.c, t.runs.c, services.c
     rows = connection.execute(
-        sa.select(t.attempts, r.task)
+        sa.select(t.attempts, r.task, s.name, s.title)
         .join(t.runs, r.id == a.run_id)
+        .outerjoin(services, sa.and_(s.id == r.service_id, r.executor == Executor.SERVICE))
         .where(
             r.account_id == account_id,
             r.iam_id == iam_id,
@@ -67,6 +70,7 @@ def live_of_owner(connection: sa.Connection, account_id: str, iam_id: str, now: 
             row.standin_last_four,
             row.started_at,
             tuple(item for item in tokens.get(row.id, ()) if item.expires_at > now),
+            row.title or row.name,
         )
         for row in rows
     ]

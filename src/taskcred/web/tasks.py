@@ -8,7 +8,7 @@ from typing import Any
 from flask import request
 from flask.typing import ResponseReturnValue
 
-from taskcred.domain.tasks import Task
+from taskcred.domain.tasks import Task, TaskKind
 from taskcred.http.authentication import context as ctx
 from taskcred.http.problems import status_of
 from taskcred.services import runs
@@ -22,11 +22,12 @@ from taskcred.web.schedules import find_task, form_errors, new_schedule_form
 
 @blueprint.get("/tasks")
 def tasks() -> ResponseReturnValue:
-    """The catalogue."""
+    """What of the catalogue can be run and scheduled here: the rest is carried out elsewhere."""
+    here = (task for task in ctx().tasks.values() if task.kind is not TaskKind.EXTERNAL)
     return render(
         "tasks.html",
         title="Tasks",
-        catalogue=sorted(ctx().tasks.values(), key=lambda task: task.title or task.name),
+        catalogue=sorted(here, key=lambda task: task.title or task.name),
     )
 
 

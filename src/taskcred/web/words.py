@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from taskcred.domain.credentials import CredentialState, KeyState, Origin
 from taskcred.domain.grants import GrantEnd, GrantState
-from taskcred.domain.runs import AttemptOutcome, Executor, Misfire, RunState
+from taskcred.domain.runs import AttemptOutcome, Executor, Misfire, RunState, RunView
 from taskcred.domain.services import ServiceState
 
 Tone = Literal["good", "busy", "wait", "bad", "quiet"]
@@ -58,7 +58,7 @@ OUTCOMES: Final[dict[AttemptOutcome | None, Word]] = {
     AttemptOutcome.FAILED: Word("Failed", "bad", "The job reported a failure."),
     AttemptOutcome.TIMED_OUT: Word("Timed out", "bad", "The job took longer than its task allows."),
     AttemptOutcome.CANCELLED: Word("Cancelled", "quiet", "Ended on request."),
-    AttemptOutcome.LOST: Word("Lost", "wait", "Its worker went away; the job was ended with it."),
+    AttemptOutcome.LOST: Word("Lost", "wait", "Its executor went away; its key ended with it."),
 }
 
 ORIGINS: Final[dict[Origin, str]] = {
@@ -164,8 +164,31 @@ def actor(who: str, reader: str) -> str:
             return f"A worker ({name})"
         case "run":
             return "The run"
+        case "service":
+            return "A service"
         case _:
             return who
+
+
+def executor(run: RunView, who: str = "") -> str:
+    """Who carried out an attempt of `run`, or is to: "the service Notebooks", "you, on your own machine".
+    `who` is the attempt's executor, where there is one."""
+    match run.executor:
+        case Executor.SERVICE:
+            return f"the service {run.service_name}"
+        case Executor.OWNER:
+            return "you, on your own machine"
+        case Executor.WORKER:
+            name = who.partition(":")[2]
+            return f"a worker ({name})" if name else "a worker of taskcred"
+
+
+def run_state(run: RunView) -> Word:
+    """The run's state; one that is queued begins when whoever carries it out takes it up."""
+    if run.state is RunState.QUEUED and run.executor is not Executor.WORKER:
+        waits_for = run.service_name if run.executor is Executor.SERVICE else "a program on your machine"
+        return Word("Queued", "busy", f"Begins as soon as {waits_for} takes it up.")
+    return RUN_STATES[run.state]
 
 
 def count(number: int, singular: str, plural: str = "") -> str:
