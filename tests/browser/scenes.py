@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
+from urllib.parse import urlencode
 
 from playwright.sync_api import Page
 
 from taskcred.domain.runs import AttemptOutcome, RunState
-from taskcred.services import attempts, credentials, reports, usability
+from taskcred.services import attempts, credentials, grants, notices, reports, usability
 from taskcred.store import audit
 from tests.browser.house import House, Resident
 
@@ -152,9 +153,76 @@ def _runs(house: House, who: Resident) -> str:
     return "/runs"
 
 
+def _consent(house: House, who: Resident) -> str:
+    house.give_key(who)
+    service_id = house.service()
+    house.grant(who, "train", service_id=service_id)
+    query = {"tasks": "count-keys,train", "days": "45", "return_to": "https://notebooks.example.test/back"}
+    return f"/grants/new?service={service_id}&{urlencode(query)}"
+
+
+def _consent_without_key(house: House, _who: Resident) -> str:
+    return f"/grants/new?service={house.service()}&tasks=count-keys"
+
+
+def _allowed(house: House, who: Resident) -> str:
+    return f"/grants/{house.grant(who).id}/allowed?return_to=https://notebooks.example.test/back&state=1"
+
+
+def _allowed_with_key(house: House, who: Resident) -> str:
+    house.give_key(who)
+    return _allowed(house, who)
+
+
+def _grants(house: House, who: Resident) -> str:
+    ended = house.grant(who)
+    grants.end(house.ctx, who.principal, ended.id)
+    house.start_under(house.grant(who, "count-keys", "train"))
+    return "/profile/grants"
+
+
+def _end_grant(house: House, who: Resident) -> str:
+    house.give_key(who)
+    grant = house.grant(who)
+    for _ in range(2):
+        house.start_under(grant)
+    return f"/profile/grants/{grant.id}/end"
+
+
+def _told_of_expiry(house: House, who: Resident) -> str:
+    grant = house.grant(who, "count-keys", "train")
+    said = {"service": grant.service_title, "until": "2027-01-01 00:00 UTC", "grant_id": grant.id}
+    with house.ctx.store.write() as connection:
+        notices.add(house.ctx, connection, who.account_id, who.iam_id, "grant_expiring", said)
+    return "/"
+
+
 def _activity(house: House, who: Resident) -> str:
     _failed(house, who)
     return "/profile/activity"
+
+
+def _acting_for(house: House, who: Resident) -> str:
+    robot = house.provider.add_service_id(who.account_id, "nightly")
+    house.provider.allow_act(who.iam_id, robot)
+    return robot
+
+
+def _may_act(house: House, who: Resident) -> str:
+    _acting_for(house, who)
+    return "/profile/api-key"
+
+
+def _not_as_oneself(house: House, who: Resident) -> str:
+    robot = _acting_for(house, who)
+    owner = replace(who.principal, iam_id=robot, acting_iam_id=who.iam_id)
+    return f"/runs/{house.start(replace(who, principal=owner)).id}"
+
+
+def _act(page: Page) -> None:
+    page.get_by_label("Account").select_option(label="Acting for nightly")
+    _press("Switch")(page)
+    page.get_by_text("You are acting for the service id nightly").wait_for()
 
 
 def _fill_badly(page: Page) -> None:
@@ -204,6 +272,15 @@ SCENES: Final[Mapping[str, Scene]] = {
     "delete key": Scene(_delete),
     "delete key, errors": Scene(_delete, _press("Delete key")),
     "end old key": Scene(_end_key),
+    "consent": Scene(_consent, _open_all),
+    "consent, without a key": Scene(_consent_without_key),
+    "consent, a link that is wrong": Scene(_at("/grants/new?service=x")),
+    "allowed, a key is missing": Scene(_allowed),
+    "allowed": Scene(_allowed_with_key),
+    "grants, none": Scene(_at("/profile/grants")),
+    "grants": Scene(_grants),
+    "end grant": Scene(_end_grant),
+    "home, told of a grant": Scene(_told_of_expiry),
     "live tokens, none": Scene(_at("/profile/tokens")),
     "live tokens": Scene(_tokens),
     "end access": Scene(_end_access),
@@ -228,5 +305,8 @@ SCENES: Final[Mapping[str, Scene]] = {
     "prompt, locked": Scene(_prompt_locked),
     "prompt, unusable": Scene(_prompt_unusable),
     "prompt, answered": Scene(_prompt_answered),
+    "may act for a service id": Scene(_may_act),
+    "acting for a service id": Scene(_may_act, _act),
+    "a service id's page, as oneself": Scene(_not_as_oneself),
     "no such page": Scene(_at("/nowhere")),
 }

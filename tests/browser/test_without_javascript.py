@@ -74,3 +74,22 @@ def test_a_schedule_is_previewed_and_created(house: House, ada: Resident, page: 
     expect(page.get_by_text("Paused", exact=True)).to_be_visible()
     page.get_by_role("button", name="Resume").click()
     expect(page.get_by_text("On", exact=True)).to_be_visible()
+
+
+def test_acting_for_a_service_id_and_back(house: House, ada: Resident, page: Page) -> None:
+    robot = house.provider.add_service_id(ada.account_id, "nightly")
+    house.provider.allow_act(ada.iam_id, robot)
+    page.goto("/profile/api-key")
+    page.get_by_label("Account").select_option(label="Acting for nightly")
+    page.get_by_role("button", name="Switch").click()
+    strip = page.get_by_role("region", name="Acting for a service id")
+    expect(strip).to_contain_text("You are acting for the service id nightly")
+    assert page.url == f"{house.url}/profile/api-key"
+    page.goto("/profile/api-key/create")
+    page.get_by_label("Name").fill("Its own")
+    page.get_by_role("button", name="Create key").click()
+    expect(page.get_by_role("row", name="Its own")).to_be_visible()
+    assert len(house.provider.keys_of(robot, ada.account_id)) == 1
+    strip.get_by_role("button", name="Act as yourself again").click()
+    expect(strip).to_have_count(0)
+    assert house.provider.keys_of(ada.iam_id, ada.account_id) == []
