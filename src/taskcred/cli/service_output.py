@@ -29,6 +29,7 @@ def say(service: ServiceView, sentence: str, *, as_json: bool) -> None:
     if sentence:
         output.note(sentence)
     secrets, trusts, people = (values.pop(name) for name in ("secrets", "trusts", "administrators"))
+    values["created_at"] = f"{service.created_at:%Y-%m-%d %H:%M} UTC ({output.distance(service.created_at)})"
     output.facts(
         (name, ", ".join(value) if isinstance(value, list) else value) for name, value in values.items()
     )
