@@ -25,7 +25,18 @@ PREFIX: Final = "TASKCRED_"
 FILE_NAME: Final = "taskcred.toml"
 # Variables that are not a setting's own name but are ours all the same.
 ALIASES: Final = {"TASKCRED_MASTER_KEY_FILE": ("vault", "master_key_file")}
-OTHER_VARIABLES: Final = frozenset({"TASKCRED_CONFIG", "TASKCRED_URL", "TASKCRED_RUN_ID"})
+OTHER_VARIABLES: Final = frozenset(
+    {
+        "TASKCRED_CA_FILE",
+        "TASKCRED_CLIENT_ID",
+        "TASKCRED_CLIENT_SECRET_FILE",
+        "TASKCRED_CONFIG",
+        "TASKCRED_RUN_ID",
+        "TASKCRED_SERVICE_FILE",
+        "TASKCRED_URL",
+        "TASKCRED_WORKLOAD_TOKEN_FILE",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
