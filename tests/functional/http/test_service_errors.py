@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, cast
 
@@ -16,77 +15,14 @@ from taskcred.domain.keytext import new_key
 from taskcred.domain.policy import Policy, RunPolicy
 from taskcred.domain.runs import Executor
 from taskcred.errors import StoreBusyError
-from taskcred.services import grants, registry
-from taskcred.store import audit
 from taskcred.store import tables as t
 from taskcred.store.engine import Store
-from taskcred.testing import Failure, InMemoryVault, interactive
-from tests.support.site import API_KEY_GRANT, ServiceCaller, Site
+from taskcred.testing import Failure, InMemoryVault
+from tests.support.service_errors import Case, Table, adder, verify
+from tests.support.site import API_KEY_GRANT, Site
 
-
-class Case:
-    """A service, an owner with a credential, and how the service asks."""
-
-    def __init__(self, site: Site) -> None:
-        self.site = site
-        self.service = site.service(executors=(Executor.SERVICE, Executor.WORKER))
-
-    def give_credential(self) -> None:
-        body = {"name": "mine", "secret": {"api_key": self.site.key()}}
-        assert self.site.bearer().post("/v1/task_credentials", json=body).status_code == 201
-
-    def start(self, *, by: ServiceCaller | None = None, key: str = "", **body: Any) -> Any:
-        asked = {"task": "train", "subject_token": self.site.subject()} | body
-        given = {name: value for name, value in asked.items() if value is not None}
-        headers = {"Idempotency-Key": key} if key else {}
-        return (by or self.service).client.post("/v1/runs", json=given, headers=headers)
-
-    def run(self, **body: Any) -> str:
-        started = self.start(**body)
-        assert started.status_code == 201, started.text
-        return f"/v1/runs/{started.get_json()['id']}"
-
-    def begin(self, run: str, **body: Any) -> Any:
-        return self.service.client.post(f"{run}/attempts", json=body)
-
-    def begun(self, run: str) -> str:
-        answer = self.begin(run)
-        assert answer.status_code == 201, answer.text
-        return f"{run}/attempts/{answer.get_json()['attempt_id']}"
-
-    def end(self, attempt: str, outcome: str = "succeeded") -> Any:
-        return self.service.client.post(f"{attempt}/end", json={"outcome": outcome})
-
-    def grant(self, *tasks: str) -> str:
-        owner = interactive(self.site.iam_id, self.site.account_id, auth_time=self.site.clock.now())
-        chosen = tasks or ("train",)
-        return grants.give(self.site.ctx, owner, service_id=self.service.id, tasks=chosen, days=1).id
-
-    def end_grant(self, grant_id: str) -> None:
-        owner = interactive(self.site.iam_id, self.site.account_id, auth_time=self.site.clock.now())
-        grants.end(self.site.ctx, owner, grant_id)
-
-    def disable(self) -> None:
-        registry.disable(self.site.ctx, audit.OPERATOR, self.service.id)
-
-    def change(self, **limits: Any) -> None:
-        registry.update(self.site.ctx, audit.OPERATOR, self.service.id, registry.Change(**limits))
-
-    def with_context(self, **parts: Any) -> None:
-        self.site.app.extensions["taskcred"] = replace(self.site.ctx, **parts)
-
-
-# What the service is told: (status, code, whether a person is led to where they can act), and how it comes to it.
-CASES: Final[dict[str, tuple[int, str, bool, Callable[[Case], Any]]]] = {}
-
-
-def case(status: int, code: str, *, leads: bool = False) -> Callable[[Callable[[Case], Any]], None]:
-    """Put the function into the table."""
-
-    def add(provoke: Callable[[Case], Any]) -> None:
-        CASES[provoke.__name__] = (status, code, leads, provoke)
-
-    return add
+CASES: Final[Table] = {}
+case = adder(CASES)
 
 
 @case(401, "invalid_client")
@@ -331,13 +267,4 @@ def a_novel(case: Case) -> Any:
 @pytest.mark.parametrize("name", CASES)
 def test_each_names_its_cure(site: Site, name: str) -> None:
     status, code, leads, provoke = CASES[name]
-    answer = provoke(Case(site))
-    assert (answer.status_code, answer.mimetype) == (status, "application/problem+json"), answer.text
-    told = answer.get_json()
-    assert told["code"] == code, told
-    assert told["detail"]
-    assert told["hint"]
-    assert bool(told.get("action_url")) == leads, told
-    assert ("Retry-After" in answer.headers) == (status in (429, 503))
-    if status == 401:
-        assert answer.headers["WWW-Authenticate"].startswith("Basic")
+    verify(provoke(Case(site)), status, code, leads=leads)
