@@ -10,8 +10,18 @@ from urllib.parse import urlencode
 from playwright.sync_api import Page
 
 from taskcred.domain.runs import AttemptOutcome, RunState
-from taskcred.services import attempts, credentials, grants, notices, reports, usability
-from taskcred.store import audit
+from taskcred.services import (
+    attempts,
+    credentials,
+    federation,
+    grants,
+    notices,
+    registry,
+    reports,
+    service_secrets,
+    usability,
+)
+from taskcred.store import audit, events
 from tests.browser.house import House, Resident
 
 
@@ -225,6 +235,57 @@ def _act(page: Page) -> None:
     page.get_by_text("You are acting for the service id nightly").wait_for()
 
 
+def _looked_after(house: House, who: Resident) -> str:
+    """A service of theirs with two secrets, a trust, and a webhook that failed; the path of its page."""
+    service_id = house.service()
+    registry.add_administrator(house.ctx, audit.OPERATOR, service_id, who.iam_id, "ada@example.com")
+    change = registry.Change(webhook_url="https://notebooks.example.test/hook")
+    registry.update(house.ctx, audit.OPERATOR, service_id, change)
+    service_secrets.rotate(house.ctx, audit.OPERATOR, service_id)
+    trust = federation.NewTrust(
+        "https://kubernetes.example.test", f"system:serviceaccount:notebooks:{service_id}", house.url
+    )
+    federation.add_trust(house.ctx, audit.OPERATOR, service_id, trust)
+    now = house.ctx.clock.now()
+    with house.ctx.store.write() as connection:
+        events.insert(connection, service_id, "run.ended", {"run_id": service_id}, now)
+        (event,) = events.after(connection, service_id, 0, 1)
+        events.close(connection, event.id, "given_up", now, "The webhook answered with status 500.")
+    return f"/administration/services/{service_id}"
+
+
+def _services(house: House, who: Resident) -> str:
+    _looked_after(house, who)
+    return "/administration/services"
+
+
+def _disabled_service(house: House, who: Resident) -> str:
+    path = _looked_after(house, who)
+    registry.disable(house.ctx, audit.OPERATOR, path.rpartition("/")[2])
+    return path
+
+
+def _of_service(rest: str) -> Callable[[House, Resident], str]:
+    return lambda house, who: f"{_looked_after(house, who)}/{rest}"
+
+
+def _end_old_secret(house: House, who: Resident) -> str:
+    path = _looked_after(house, who)
+    view, _ = registry.get(house.ctx, who.principal, path.rpartition("/")[2])
+    return f"{path}/secrets/{next(secret.id for secret in view.secrets if secret.ends_at)}/end"
+
+
+def _end_trust(house: House, who: Resident) -> str:
+    path = _looked_after(house, who)
+    view, _ = registry.get(house.ctx, who.principal, path.rpartition("/")[2])
+    return f"{path}/trusts/{view.trusts[0].id}/end"
+
+
+def _wrong_webhook(page: Page) -> None:
+    page.get_by_label("Webhook URL").fill("http://notebooks.example.test/hook")
+    _press("Save")(page)
+
+
 def _fill_badly(page: Page) -> None:
     page.get_by_label("Epochs").fill("many")
     _press("Run")(page)
@@ -308,5 +369,17 @@ SCENES: Final[Mapping[str, Scene]] = {
     "may act for a service id": Scene(_may_act),
     "acting for a service id": Scene(_may_act, _act),
     "a service id's page, as oneself": Scene(_not_as_oneself),
+    "services, none": Scene(_at("/administration/services")),
+    "services": Scene(_services),
+    "service": Scene(_looked_after, _open_all),
+    "service, disabled": Scene(_disabled_service),
+    "edit service": Scene(_of_service("edit")),
+    "edit service, errors": Scene(_of_service("edit"), _wrong_webhook),
+    "rotate a service's secret": Scene(_of_service("rotate-secret")),
+    "a service's secret, shown once": Scene(_of_service("rotate-secret"), _press("Rotate")),
+    "replace a webhook secret": Scene(_of_service("rotate-webhook-secret")),
+    "end a service's old secret": Scene(_end_old_secret),
+    "end a trust": Scene(_end_trust),
+    "disable service": Scene(_of_service("disable")),
     "no such page": Scene(_at("/nowhere")),
 }
