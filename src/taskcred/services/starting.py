@@ -22,7 +22,7 @@ from taskcred.services import events, grants, runs
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
 from taskcred.services.parameters import verify_parameters
-from taskcred.store import audit, services
+from taskcred.store import audit, services, sessions
 from taskcred.store import grants as grant_store
 from taskcred.store import runs as run_store
 
@@ -85,6 +85,9 @@ def _start(
         if new.grant_id is not None:
             grants.find_for_service(ctx, connection, service_id, new.grant_id, new.task)
         _limit(ctx, connection, service_id, most)
+        if subject is not None and subject.email:
+            # Who has never signed in here can be told by mail all the same that a run waits for them.
+            sessions.remember_owner(connection, subject.iam_id, subject.email, subject.name, ctx.clock.now())
         return runs.start_new(ctx, connection, principal, replace(new, executor=executor))
 
 

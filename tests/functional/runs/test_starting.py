@@ -93,6 +93,14 @@ def test_without_a_credential_the_run_waits_and_the_answer_tells_the_service(roo
     assert {each.state for each in runs.list_own(room.ctx, service)[0]} == {RunState.QUEUED}
 
 
+@pytest.mark.promise("parked-not-failed")
+def test_an_owner_who_never_signed_in_here_is_told_by_mail(room: Room) -> None:
+    owner, service = replace(room.owner(mail=""), email="ann@example.test", name="Ann"), room.service()
+    room.start(service, owner, "plain")
+    with room.ctx.store.read() as connection:
+        assert connection.execute(sa.select(t.owners.c.email)).scalars().all() == ["ann@example.test"]
+
+
 @pytest.mark.promise("only-what-the-user-started")
 @pytest.mark.parametrize(
     ("how", "code"),
