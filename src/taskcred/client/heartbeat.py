@@ -43,11 +43,7 @@ class Heartbeat:
 
     def tell(self, *, progress: dict[str, Any] | None = None, output: str = "") -> None:
         """News for the next heartbeat, which is soon. Of several reports of progress the last one counts."""
-        if self._is_copy:
-            raise InvalidRequestError(
-                "This process is a fork of the one that began the attempt.",
-                hint="Report from there; a fork has the session only.",
-            )
+        self._verify_ours()
         with self._wake:
             self._progress = progress or self._progress
             self._output = (self._output + output)[:_KEPT]
@@ -55,6 +51,7 @@ class Heartbeat:
 
     def stop(self) -> list[Mapping[str, Any]]:
         """End the thread; the news that it had no time to tell."""
+        self._verify_ours()
         with self._wake:
             self._stopped = True
             self._wake.notify()
@@ -67,6 +64,13 @@ class Heartbeat:
     def after_fork(self) -> None:
         """In the child: there is no thread, and none is wanted."""
         self._is_copy = True
+
+    def _verify_ours(self) -> None:
+        if self._is_copy:
+            raise InvalidRequestError(
+                "This process is a fork of the one that began the attempt.",
+                hint="Report from there; a fork has the session only.",
+            )
 
     def _beat(self) -> None:
         last, failures = protocol.now(), 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import subprocess
@@ -11,13 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from ibm_platform_services import IamIdentityV1
 
 from taskcred.client import AsyncClient, Client, TaskSession, errors
 from taskcred.domain.keytext import is_standin_key
-from tests.functional.client.conftest import CALLBACK, Owner, Service
+from tests.functional.client.conftest import CALLBACK, CONFIG, Owner, Service
 from tests.support.proxy import Proxy
 from tests.support.server import Person, Server, eventually
 
@@ -138,6 +140,49 @@ def test_an_outage_shorter_than_the_silence_costs_nothing(
     assert (ended.state, ended.progress_text, ended.attempts_made) == ("succeeded", "told later", 1)
 
 
+@pytest.mark.promise("never-interrupted")
+def test_a_rotation_and_a_new_server_cost_no_call(client: Client, owner: Owner, server: Server) -> None:
+    run = client.start_run("train", subject_token=owner.token)
+    credential = owner.request("GET", "/v1/task_credentials")["credentials"][0]["id"]
+    rotate = f"/v1/task_credentials/{credential}/rotate"
+    with client.begin_attempt(run.id) as attempt:
+        key = attempt.environment()["IBMCLOUD_API_KEY"]
+        for number in range(40):
+            if number == 5:
+                owner.request("POST", rotate, json={"generate": True, "drain": "tokens"})
+            if number == 20:
+                server.hang_up()
+            session = TaskSession(client.url, key)  # each call asks for a token of its own
+            service = IamIdentityV1(authenticator=session.ibm_authenticator())
+            service.set_service_url(client.url)
+            assert service.list_api_keys(scope="entity").get_result()["apikeys"]
+            session.close()
+            attempt.progress(number + 1, 40)
+    ended = client.run(run.id)
+    assert (ended.state, ended.progress_done, ended.attempts_made) == ("succeeded", 40, 1)
+
+
+def test_a_server_with_an_authority_of_its_own(start_server: Callable[..., Server]) -> None:
+    server = start_server(config=CONFIG, arguments=("--tls-self-signed",))
+    owner = Owner(server.sign_in(server.create_person("ada@example.com")), "")
+    owner.give_key()
+    with pytest.raises(errors.ConfigurationError) as stranger:
+        Client(server.url, access_token=owner.token).start_run("exec")
+    assert "TASKCRED_CA_FILE" in stranger.value.hint
+    with Client(server.url, access_token=owner.token, ca_file=server.ca_file) as client:
+        run = client.start_run("exec")
+        with client.begin_attempt(run.id) as attempt:
+            program = "from ibm_platform_services import IamIdentityV1 as I; I.new_instance().list_api_keys(scope='entity')"
+            environment = os.environ | attempt.environment(["iam_identity"])
+            subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+            bundle = Path(environment["REQUESTS_CA_BUNDLE"])
+            assert bundle.read_text().count("BEGIN CERTIFICATE") > 1  # the public ones too
+        assert client.run(run.id).state == "succeeded"
+        del attempt
+        gc.collect()
+        assert not bundle.exists()
+
+
 FORK = """
 import os, sys, threading, time
 from taskcred.client import Client, errors
@@ -156,6 +201,10 @@ with client.begin_attempt(sys.argv[1]) as attempt:
             assert "fork" in refused.message
         else:
             os._exit(3)
+        try:
+            attempt.end("failed")
+        except errors.InvalidRequestError:
+            pass
         attempt.__exit__(None, None, None)        # as the child's own way out of the block would
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
