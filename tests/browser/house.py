@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,16 +18,29 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 
 from taskcred.clock import SystemClock
 from taskcred.domain.credentials import CredentialState, Generated
+from taskcred.domain.grants import GrantView
 from taskcred.domain.permissions import Authentication, Principal
-from taskcred.domain.runs import RetryRule, RunView, ScheduleView
+from taskcred.domain.runs import Executor, RetryRule, RunView, ScheduleView
 from taskcred.domain.secret import Secret
 from taskcred.domain.tasks import Task, TaskKind
 from taskcred.errors import ConflictError
 from taskcred.http.app import create_app
 from taskcred.http.authentication import SESSION_ID
-from taskcred.services import attempts, credentials, reports, runs, schedules, sessions, tokens
+from taskcred.services import (
+    attempts,
+    credentials,
+    grants,
+    registry,
+    reports,
+    runs,
+    schedules,
+    sessions,
+    starting,
+    tokens,
+)
 from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
+from taskcred.store import audit
 from taskcred.store import credentials as credentials_store
 from taskcred.store import runs as run_store
 from taskcred.store import tokens as tokens_store
@@ -207,6 +221,29 @@ class House:
         return schedules.create(
             self.ctx, who.principal, name=name, task=task, parameters={}, cron="0 2 * * *", timezone="UTC"
         )
+
+    def service(self, back_to: str = "https://notebooks.example.test/back") -> str:
+        """A registered service that may start every task; its id."""
+        new = registry.NewService(
+            f"notebooks-{uuid.uuid4().hex[:8]}",
+            tuple(self.ctx.tasks),
+            title="Notebook server",
+            description="Runs your notebooks, also at night, and keeps what they print.",
+            executors=(Executor.WORKER, Executor.SERVICE),
+            callback_urls=(back_to,),
+        )
+        return registry.create(self.ctx, audit.OPERATOR, new).service.id
+
+    def grant(self, who: Resident, *tasks: str, service_id: str = "") -> GrantView:
+        """The person lets a service, a new one where none is named, start these tasks."""
+        service_id = service_id or self.service()
+        return grants.give(self.ctx, who.principal, service_id=service_id, tasks=tasks or ("count-keys",))
+
+    def start_under(self, grant: GrantView) -> str:
+        """The grant's service starts a run of its first task; the run's id."""
+        service = Principal(f"service:{grant.service_id}", "", Authentication.SERVICE)
+        run = starting.start(self.ctx, service, task=grant.tasks[0], parameters={}, grant_id=grant.id)
+        return run.id
 
     def set_creating(self, credential_id: str, creating: bool) -> None:
         """What a create that is still under way looks like to its owner."""
