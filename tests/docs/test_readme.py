@@ -26,7 +26,7 @@ from taskcred.jobs.catalogue import load_tasks
 from tests.support.server import Form, Server
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**/*.md")])
 EXECUTED = "<!-- executed -->\n"
 EMAIL = "administrator@localhost"
 
