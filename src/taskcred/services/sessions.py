@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from taskcred.domain.permissions import Authentication, Principal
 from taskcred.domain.secret import Secret
 from taskcred.errors import (
+    ForbiddenError,
     InvalidTokenError,
     KeyRefusedError,
     ProviderRefusedError,
@@ -46,9 +47,17 @@ class Visit:
 
 def begin(ctx: Context, sign_in: SignIn, visit: Visit, *, replaces: Secret | None = None) -> Secret:
     """A new session for who signed in; its id, which only the browser may hold. Ends the session
-    `replaces` in the same transaction."""
+    `replaces` in the same transaction.
+
+    Where that one is the same person's and not over, the new one goes on in its account and for its service
+    id: a new proof of identity, which a form may ask for on the way, changes nothing else. Raises
+    ForbiddenError (act_for_refused) where they may not act for it any more; both sessions have ended then.
+    """
     now = ctx.clock.now()
     session_id = Secret(secrets.token_urlsafe(32))
+    before = _same_persons(ctx, sign_in, replaces, now)
+    if before is not None:
+        sign_in = _in_account(ctx, sign_in, before.account_id)
     row = _row(ctx, session_id.digest(), sign_in, created_at=now, now=now)
     with ctx.store.write() as connection:
         if replaces is not None:
@@ -56,7 +65,39 @@ def begin(ctx: Context, sign_in: SignIn, visit: Visit, *, replaces: Secret | Non
         rows.add(connection, row)
         rows.remember_owner(connection, row.iam_id, row.email, row.name, now)
         _record(connection, "session:begin", _principal(row, None, visit), now)
+    if before is not None and before.acting_iam_id:
+        return _act_on(ctx, session_id, before.iam_id, visit)
     return session_id
+
+
+def _same_persons(
+    ctx: Context, sign_in: SignIn, replaces: Secret | None, now: datetime
+) -> rows.SessionRow | None:
+    if replaces is None:
+        return None
+    with ctx.store.read() as connection:
+        row = rows.find(connection, replaces.digest())
+    if row is None or _is_over(ctx, row, now):
+        return None
+    return row if (row.acting_iam_id or row.iam_id) == sign_in.access.iam_id else None
+
+
+def _in_account(ctx: Context, sign_in: SignIn, account_id: str) -> SignIn:
+    if sign_in.access.account_id == account_id or sign_in.refresh_token is None:
+        return sign_in
+    try:
+        switched = ctx.provider.refresh_sign_in(sign_in.refresh_token, account_id=account_id)
+    except ProviderRefusedError:  # no member of it any more
+        return sign_in
+    return replace(switched, auth_time=sign_in.auth_time)
+
+
+def _act_on(ctx: Context, session_id: Secret, iam_id: str, visit: Visit) -> Secret:
+    try:
+        return act_for(ctx, session_id, iam_id, visit)
+    except ForbiddenError:
+        end(ctx, session_id, visit)
+        raise acting.refused(f"{ctx.public_url}/sign-in") from None
 
 
 def find(ctx: Context, session_id: Secret, visit: Visit) -> Principal | None:

@@ -76,6 +76,7 @@ def _new_run(row: sa.Row[Any]) -> runs.NewRun:
         row.created_by,
         schedule_id=row.id,
         scheduled_for=row.next_at,
+        acting_iam_id=row.created_by if row.created_by != row.iam_id else "",
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 from flask.testing import FlaskClient
 
-from taskcred.services import intents
+from taskcred.services import intents, ticker
 from taskcred.store import tables as t
 from taskcred.testing import Failure
 from tests.support.site import Site
@@ -212,3 +212,69 @@ def _credential_by_page(browser: FlaskClient) -> None:
     token = browser.get("/token-of-a-page").text
     made = browser.post(PATH, json={"name": "n", "generate": True}, headers={"X-CSRF-Token": token})
     assert made.status_code == 201, made.text
+
+
+def _sign_in_again(site: Site, browser: FlaskClient, account_id: str) -> Any:
+    leave = browser.get("/sign-in?fresh=1&return_to=/profile/api-key/create")
+    code, state = site.provider.approve(leave.headers["Location"], site.iam_id, account_id)
+    return browser.get("/auth/callback", query_string={"code": code, "state": state})
+
+
+def test_a_new_proof_of_identity_on_the_way_changes_nothing_else(site: Site, robot: Robot) -> None:
+    other = site.provider.add_account("other")
+    site.provider.people[site.iam_id] = replace(
+        site.provider.people[site.iam_id], account_ids=(other, site.account_id)
+    )
+    browser = site.signed_in()
+    _switch(browser, f"act-for:{robot.iam_id}")
+    site.clock.advance(timedelta(minutes=16))
+    # Where a sign-in begins is the provider's choice: here another account than the one they were in.
+    assert _sign_in_again(site, browser, other).headers["Location"] == "/profile/api-key/create"
+    _credential_by_page(browser)
+    assert len(site.provider.keys_of(robot.iam_id, site.account_id)) == 1
+    assert site.provider.keys_of(site.iam_id, other) == []
+    assert _switch(browser, site.account_id).status_code == 303
+    assert _sign_in_again(site, browser, other).status_code == 303
+    assert browser.get("/v1/task_credentials").get_json() == {"credentials": []}
+    _credential_by_page(browser)
+    assert len(site.provider.keys_of(site.iam_id, site.account_id)) == 1
+
+
+@pytest.mark.promise("at-once")
+def test_who_signs_in_again_and_may_not_act_any_more_is_not_taken_for_oneself(
+    site: Site, robot: Robot
+) -> None:
+    browser = site.signed_in()
+    _switch(browser, f"act-for:{robot.iam_id}")
+    site.provider.disallow_act(site.iam_id, robot.iam_id)
+    with site.ctx.store.read() as connection:
+        (row,) = connection.execute(sa.select(t.sessions)).all()
+    assert row.acting_iam_id == site.iam_id
+    leave = browser.get("/sign-in?fresh=1")
+    code, state = site.provider.approve(leave.headers["Location"], site.iam_id, site.account_id)
+    refused = browser.get("/auth/callback", query_string={"code": code, "state": state})
+    assert (refused.status_code, refused.get_json()["code"]) == (403, "act_for_refused")
+    with site.ctx.store.read() as connection:
+        assert connection.execute(sa.select(t.sessions)).first() is None
+
+
+def test_somebody_else_at_the_same_browser_begins_as_themselves(site: Site, robot: Robot) -> None:
+    bob = site.provider.add_person(site.account_id, name="Bob")
+    browser = site.signed_in()
+    _switch(browser, f"act-for:{robot.iam_id}")
+    leave = browser.get("/sign-in?fresh=1")
+    code, state = site.provider.approve(leave.headers["Location"], bob, site.account_id)
+    browser.get("/auth/callback", query_string={"code": code, "state": state})
+    _credential_by_page(browser)
+    assert len(site.provider.keys_of(bob, site.account_id)) == 1
+
+
+def test_scheduled_runs_of_a_service_id_name_who_scheduled_them(site: Site, robot: Robot) -> None:
+    _credential(robot.client())
+    body = {"name": "nightly", "task": "report", "cron": "0 2 * * *", "timezone": "UTC"}
+    assert robot.client().post("/v1/schedules", json=body).status_code == 201
+    site.clock.advance(timedelta(days=1))
+    ticker.tick(site.ctx)
+    with site.ctx.store.read() as connection:
+        row = connection.execute(sa.select(t.runs)).one()
+    assert (row.iam_id, row.acting_iam_id, row.started_by) == (robot.iam_id, site.iam_id, site.iam_id)
