@@ -1,9 +1,10 @@
 """What a restored data directory must not bring back to life.
 
 An older backup knows nothing of what was ended since. The revocation log does: credentials and keys it names
-are ended again, here, before a server can start on the files. Where the log is gone nobody can say what was ended,
-so every credential comes back locked and every service disabled. What only lives for a while (sign-ins, sessions, cached access
-tokens, stand-in keys of running attempts) is ended in any case: it is cheap to get anew.
+are ended again, here, before a server can start on the files. Where the log is gone nobody can say what was
+ended, so every credential comes back locked, every service disabled and every grant ended. What only lives for
+a while (sign-ins, sessions, cached access tokens, stand-in keys of running attempts) is ended in any case: it is
+cheap to get anew.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ import sqlalchemy as sa
 
 from taskcred.data_dir import DataDir
 from taskcred.domain.credentials import CredentialState, CredentialView, KeyState, Origin, RevocationReason
+from taskcred.domain.grants import GrantState
 from taskcred.iam import tables as iam
 from taskcred.revocations import Revocation
 from taskcred.services import credentials as credential_services
-from taskcred.services import intent_ending, registry, usability
-from taskcred.store import audit, credentials, migrate, services
+from taskcred.services import grant_endings, intent_ending, registry, usability
+from taskcred.store import audit, credentials, grants, migrate, services
 from taskcred.store import tables as t
 from taskcred.store.engine import sqlite_engine
 
@@ -38,16 +40,20 @@ class Replayed:
     has_log: bool
     ended_credentials: int = 0
     ended_keys: int = 0
+    ended_grants: int = 0
     locked: int = 0
     disabled: int = 0
 
     def __str__(self) -> str:
         if not self.has_log:
             return (
-                f"the revocation log of that time is gone, so {self.locked} task credentials are locked "
-                f"and {self.disabled} services disabled"
+                f"the revocation log of that time is gone, so {self.locked} task credentials are locked, "
+                f"{self.disabled} services disabled and {self.ended_grants} grants ended"
             )
-        return f"{self.ended_credentials} task credentials and {self.ended_keys} keys stay ended"
+        return (
+            f"{self.ended_credentials} task credentials, {self.ended_keys} keys and {self.ended_grants} grants "
+            "stay ended"
+        )
 
 
 def make_safe(
@@ -62,7 +68,11 @@ def make_safe(
             _end_what_is_short_lived(connection, now)
             if revoked is None:
                 locked = _lock_all(connection, created_at, now)
-                replayed = Replayed(False, locked=locked, disabled=services.disable_all(connection))
+                disabled = services.disable_all(connection)
+                ended = grants.active(connection, now)
+                for grant in ended:
+                    grant_endings.end_restored(connection, grant, now)
+                replayed = Replayed(False, ended_grants=len(ended), locked=locked, disabled=disabled)
             else:
                 replayed = _replay(connection, revoked, now)
             made_by_us = _provider_key_ids(connection, revoked or [])
@@ -117,20 +127,31 @@ def _replay(connection: sa.Connection, revoked: list[Revocation], now: datetime)
     ended = list(_found(connection, [entry.ref for entry in revoked if entry.kind == "credential"]))
     for credential in ended:
         credential_services.end(connection, credential, _REASON, audit.OPERATOR, now)
-    keys = 0
+    keys = ended_grants = 0
     for entry in revoked:
         if entry.kind == "worker":
             is_it = (t.workers.c.id == entry.ref) & t.workers.c.ended_at.is_(None)
             connection.execute(t.workers.update().where(is_it).values(ended_at=now))
         elif entry.kind == "key":
             keys += _end_key(connection, entry.ref, now)
+        elif entry.kind == "grant":
+            ended_grants += _end_grant(connection, entry.ref, now)
         elif entry.kind == "service":
             registry.let_go(connection, entry.ref, now)
         elif entry.kind == "service_secret":
             services.end_secret(connection, entry.ref, now)
         elif entry.kind == "service_trust":
             services.forget_trust(connection, entry.ref)
-    return Replayed(True, len(ended), keys)
+    return Replayed(True, len(ended), keys, ended_grants)
+
+
+def _end_grant(connection: sa.Connection, grant_id: str, now: datetime) -> int:
+    """1 where the grant was active in the backup."""
+    grant = grants.find(connection, grant_id, now)
+    if grant is None or grant.state is not GrantState.ACTIVE:
+        return 0
+    grant_endings.end_restored(connection, grant, now)
+    return 1
 
 
 def _end_key(connection: sa.Connection, key_id: str, now: datetime) -> int:

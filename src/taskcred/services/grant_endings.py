@@ -16,6 +16,7 @@ from taskcred.store import attempts as attempt_store
 from taskcred.store import audit
 from taskcred.store import grants as store
 from taskcred.store import notices as notice_store
+from taskcred.store import runs as run_store
 
 ENDED_REASON: Final = "The grant it was started under was ended."
 EXPIRED: Final = "expired"  # the reason that services are told, beside those of GrantEnd
@@ -53,6 +54,32 @@ def end_of_service(
     for grant in found:
         end(ctx, connection, grant, GrantEnd.SERVICE_ENDED, actor)
     return len(found)
+
+
+def end_restored(connection: sa.Connection, grant: GrantView, now: datetime) -> None:
+    """End an active grant of a restored backup that was ended since, or may have been, and all that it
+    carries. No process runs on these records yet: nobody is to be told but the audit trail."""
+    store.close(connection, grant.id, GrantState.ENDED, GrantEnd.OPERATOR, now)
+    details = {"service_id": grant.service_id, "reason": GrantEnd.OPERATOR.value}
+    record(connection, "grant:end", audit.OPERATOR, grant, details, now)
+    for run in store.unfinished_runs(connection, grant.id):
+        live = attempt_store.live_of_run(connection, run.id)
+        if live is not None:
+            attempt_store.end(connection, live.id, AttemptOutcome.CANCELLED, ENDED_REASON, None, now)
+        values = {"state": RunState.CANCELLED, "ended_at": now, "reason": ENDED_REASON}
+        run_store.move(connection, run.id, (RunState(run.state),), **values)
+        event = audit.Event(
+            "run:end",
+            "success",
+            audit.OPERATOR,
+            run.account_id,
+            run.iam_id,
+            "run",
+            run.id,
+            run.id,
+            {"state": RunState.CANCELLED.value},
+        )
+        audit.append(connection, event, now)
 
 
 def expire_due(ctx: Context, limit: int = 100) -> int:

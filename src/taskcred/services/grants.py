@@ -74,6 +74,8 @@ def give(
         before = store.find_active(connection, service_id, principal.account_id, principal.iam_id, now)
         if before is not None:
             passed = before.state is GrantState.EXPIRED
+            # An older backup must not bring back what the owner leaves out now.
+            ctx.revocations.append("grant", before.id, before.account_id, before.iam_id)
             store.close(
                 connection,
                 before.id,

@@ -94,6 +94,11 @@ def of_service(
     return _page(connection, _query().where(grants.c.service_id == service_id), now, before, limit)
 
 
+def active(connection: sa.Connection, now: datetime) -> list[GrantView]:
+    """Every grant that is recorded as active."""
+    return _views(connection, _query().where(grants.c.state == _ACTIVE), now)
+
+
 def active_of_service(connection: sa.Connection, service_id: str, now: datetime) -> list[GrantView]:
     """Every grant of the service that is recorded as active."""
     return _views(
