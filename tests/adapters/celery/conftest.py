@@ -7,11 +7,10 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from taskcred.adapters import celery as adapter
 from taskcred.client import Client
 from taskcred.clock import SystemClock
 from taskcred.domain.secret import Secret
@@ -38,6 +38,14 @@ required = ["number"]
 additionalProperties = false
 properties.number = { type = "integer" }
 """
+
+
+class PlainServer(Server):
+    """Over http: its clients need not read the public authorities, which takes longer than a request."""
+
+    @property
+    def verify(self) -> bool:
+        return False
 
 
 @pytest.fixture(scope="session")
@@ -85,12 +93,11 @@ class Platform:
     """What a platform has: a server, its service file, its tasks, its workers."""
 
     server: Server
-    redis_url: str
-    directory: Path
     client: Client
     service_id: str
     jobs: ModuleType
     environment: dict[str, str]
+    directory: Path = Path()  # where jobs leave notes and workers log
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     @property
@@ -146,17 +153,15 @@ class Platform:
         eventually(lambda: b" ready." in log.read_bytes(), f"the worker is ready: {log}", within=60)
         return worker
 
-    def stop(self) -> None:
-        """End the workers, without waiting for their jobs."""
+    def clear(self, directory: Path) -> None:
+        """End the workers and forget what they had to do; the next ones work in `directory`."""
         for worker in self.workers:
-            if worker.poll() is None:
-                worker.send_signal(signal.SIGQUIT)
-        for worker in self.workers:
-            try:
-                worker.wait(20)
-            except subprocess.TimeoutExpired:
-                worker.kill()
-                worker.wait()
+            worker.kill()
+            worker.wait()
+        self.workers.clear()
+        self.jobs.app.backend.client.flushdb()
+        self.directory = directory
+        self.environment["JOBS_DIRECTORY"] = str(directory)
 
     def ends(self, result: Any, within: float = 30) -> Any:
         """The run of a sent task, once it has ended."""
@@ -191,67 +196,55 @@ def create_credential(signed_in: SignedIn) -> str:
     return str(made.json()["id"])
 
 
-@pytest.fixture
-def start_platform(
-    start_server: Callable[..., Server], redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[..., Platform]]:
-    """`start_platform(config="")`: the catalogue has the task "inventory" in any case."""
-    platforms: list[Platform] = []
-
-    def start(config: str = "") -> Platform:
-        server = start_server(config=config + CATALOGUE)
-        file = tmp_path / "service.json"
-        made = json.loads(
-            server.command(
-                *("admin", "service", "create", "platform", "--tasks", "inventory", "--json"),
-                *("--starts-per-minute", "100000", "--file", str(file)),
-                *("--data-dir", str(server.data_dir), "--config", str(server.directory / "taskcred.toml")),
+@pytest.fixture(scope="module")
+def running(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """A platform without workers: for all tests of a module, for a server takes seconds to start."""
+    directory = tmp_path_factory.mktemp("platform")
+    server = PlainServer(directory / "server", config=CATALOGUE)
+    file = directory / "service.json"
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            server.start()
+            made = json.loads(
+                server.command(
+                    *("admin", "service", "create", "platform", "--tasks", "inventory", "--json"),
+                    *("--starts-per-minute", "100000", "--file", str(file)),
+                    *(
+                        "--data-dir",
+                        str(server.data_dir),
+                        "--config",
+                        str(server.directory / "taskcred.toml"),
+                    ),
+                )
             )
-        )
-        directory = tmp_path / "jobs"
-        directory.mkdir()
-        told = {
-            "TASKCRED_SERVICE_FILE": str(file),
-            "TASKCRED_URL": server.url,
-            "REDIS_URL": redis_url,
-            "JOBS_DIRECTORY": str(directory),
-        }
-        for name, value in told.items():
-            monkeypatch.setenv(name, value)
-        platform = Platform(
-            server,
-            redis_url,
-            directory,
-            Client(),
-            made["client_id"],
-            _load_jobs(),
-            {name: value for name, value in os.environ.items() if name != "TASKCRED_CONFIG"} | told,
-        )
-        platforms.append(platform)
-        return platform
-
-    yield start
-    for platform in platforms:
-        platform.stop()
-        platform.client.close()
-        platform.jobs.app.control.purge()
-        platform.jobs.app.backend.client.flushdb()
-        platform.jobs.app.close()
-    from taskcred.adapters import celery as adapter
-
-    if adapter._client.cache_info().currsize:
-        adapter._client().close()
-    adapter._client.cache_clear()
+            told = {
+                "TASKCRED_SERVICE_FILE": str(file),
+                "TASKCRED_URL": server.url,
+                "REDIS_URL": redis_url,
+                "JOBS_DIRECTORY": str(directory),
+            }
+            for name, value in told.items():
+                patch.setenv(name, value)
+            with Client() as client:
+                platform = Platform(server, client, made["client_id"], _load_jobs(), dict(os.environ))
+                yield platform
+                platform.jobs.inventory.taskcred.close()
+                platform.jobs.app.close()
+        finally:
+            adapter._client.cache_clear()  # the next module has another server
+            server.stop()
 
 
 @pytest.fixture
-def platform(start_platform: Callable[..., Platform]) -> Platform:
-    """A platform with no settings of its own."""
-    return start_platform()
+def platform(running: Platform, tmp_path: Path) -> Iterator[Platform]:
+    """The platform, with a Redis that is empty and no workers yet."""
+    running.clear(tmp_path)
+    yield running
+    running.clear(tmp_path)
 
 
 def _load_jobs() -> ModuleType:
-    """jobs.py anew, with the environment of this test."""
+    """jobs.py as it is with this environment."""
     spec = importlib.util.spec_from_file_location("jobs", HERE / "jobs.py")
     assert spec is not None
     assert spec.loader is not None

@@ -75,9 +75,7 @@ def troubled(self: TaskcredTask, number: int) -> int:
     return self.attempt.number
 
 
-@app.task(
-    name="stuck", base=Quick, taskcred_task="inventory", bind=True, time_limit=2, reject_on_worker_lost=False
-)
+@app.task(name="stuck", base=Quick, taskcred_task="inventory", bind=True, reject_on_worker_lost=False)
 def stuck(self: TaskcredTask, number: int) -> None:  # noqa: ARG001 - the run's parameter
     """Wait for ever."""
     (HERE / f"{self.attempt.number}.key").write_text(f"{os.getpid()} -")

@@ -189,7 +189,7 @@ def test_a_parked_run_is_looked_at_again_until_its_owner_has_answered(platform: 
 def test_a_job_past_its_time_limit_has_timed_out(platform: Platform) -> None:
     (owner,) = platform.owners(1)
     platform.start_worker("-c", "1")
-    sent = platform.jobs.stuck.apply_async((1,), grant_id=owner.grant_id)
+    sent = platform.jobs.stuck.apply_async((1,), grant_id=owner.grant_id, time_limit=1)
     run = platform.ends(sent)
     assert (run.state, run.reason) == ("failed", "The job took longer than its time limit.")
 
