@@ -17,11 +17,21 @@ from taskcred.domain.permissions import ALLOWED, FRESH, Authentication, Permissi
 from taskcred.http.operations import PERMISSIONS
 from tests.support.site import Site, make_site
 
+
+def _acting(site: Site) -> FlaskClient:
+    robot = site.provider.add_service_id(site.account_id)
+    site.provider.allow_act(site.iam_id, robot)
+    token = site.provider.token(site.iam_id, site.account_id).token
+    # The server needs the token's text, as a program would send it.
+    return site.client({"Authorization": f"Bearer {token.reveal()}", "Taskcred-Act-For": robot})
+
+
 KINDS: dict[str, tuple[Authentication | None, Callable[[Site], FlaskClient]]] = {
     "nobody": (None, lambda site: site.client()),
     "wrong token": (None, lambda site: site.client({"Authorization": "Bearer nonsense"})),
     "page session": (Authentication.SESSION, lambda site: site.signed_in()),
     "interactive": (Authentication.INTERACTIVE, lambda site: site.bearer()),
+    "for a service id": (Authentication.INTERACTIVE, _acting),
     "program": (Authentication.PROGRAMMATIC, lambda site: site.program()),
     "run token": (Authentication.RUN_TOKEN, lambda site: site.run_token()),
     "worker": (Authentication.WORKER, lambda site: site.executor()),

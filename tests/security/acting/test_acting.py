@@ -142,3 +142,15 @@ def test_one_person_never_reaches_anothers_through_a_service_id(site: Site, robo
         403,
         "act_for_refused",
     )
+
+
+@pytest.mark.promise("empty-means-no")
+def test_every_route_refuses_whoever_acts_without_the_permission(site: Site, robot: str) -> None:
+    document = site.client().get("/openapi.json").get_json()
+    me = site.bearer()
+    for path, item in document["paths"].items():
+        while "{" in path:
+            path = path[: path.index("{")] + site.no_id + path[path.index("}") + 1 :]
+        for method in item:
+            answer = me.open(path, method=method.upper(), headers={HEADER: robot})
+            assert (answer.status_code, "act_for_refused" in answer.text) == (403, True), (method, path)
