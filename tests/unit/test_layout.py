@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "services": {"errors", "domain", "ports", "store"},
     "notify": {"errors", "domain", "services", "config"},
     "client": {"errors", "domain", "authorities", "__version__"},
+    "adapters": {"client", "errors", "domain", "__version__"},
     "jobs": {"errors", "domain", "authorities", "config", "data_dir", "services", "store"},
     "http": {"errors", "domain", "ports", "store", "services", "identity", "wsgi", "__version__"},
     "web": {"errors", "domain", "ports", "services", "store", "http"},

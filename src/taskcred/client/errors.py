@@ -91,6 +91,7 @@ KNOWN_BY_CODE: Final[Mapping[str | None, type[TaskcredError]]] = {
         WrongMasterKeyError,
     )
 }
+_NOT_OURS: Final = "The answer may be that of a proxy in between, or the URL not that of a taskcred server."
 _TAKEN: Final = {"self", "retry_after"}
 _BY_STATUS: Final[Mapping[int, type[TaskcredError]]] = {
     HTTPStatus.BAD_REQUEST: InvalidRequestError,
@@ -110,6 +111,7 @@ def error_of(status: int, headers: Mapping[str, str], body: Any, path: str) -> T
     """What a refusal of the server means: problem+json (RFC 9457), IBM's container, or IBM's token
     endpoint. `headers` has its names in lower case, `body` is the JSON value."""
     said = _said(body)
+    is_ours = bool(said.get("message"))
     message = said.pop("message", "") or f"{path} answered {status}."
     code, hint, action_url = said.pop("code", None), said.pop("hint", ""), said.pop("action_url", None)
     # What is left helps a program: an existing id, the field that is wrong.
@@ -120,8 +122,17 @@ def error_of(status: int, headers: Mapping[str, str], body: Any, path: str) -> T
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         error = RateLimitedError(message, retry_after=retry_after or 1, hint=hint, code=code, **details)
     else:
+        if 300 <= status < 400:
+            where = headers.get("location", "elsewhere")
+            error = ConfigurationError(
+                f"{path} is redirected to {where}.", hint="Use the URL that it leads to as the server's."
+            )
+            error.status = status
+            return error
         fallback = RequestError if status < HTTPStatus.INTERNAL_SERVER_ERROR else TaskcredError
         kind = KNOWN_BY_CODE.get(code) or _BY_STATUS.get(status, fallback)
+        if not is_ours:
+            hint = "Try again later." if kind.retry == "later" else _NOT_OURS
         error = kind(message, hint=hint, code=code, action_url=action_url, **details)
         error.retry_after = retry_after
     error.status = status

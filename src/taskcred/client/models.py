@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Self
 
 from taskcred.domain.runs import FINAL_STATES, RunState
 from taskcred.domain.secret import Secret
+from taskcred.errors import ConfigurationError
+
+
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """Inside, an answer is taken apart that should be taskcred's."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise ConfigurationError(
+            "The answer is not that of a taskcred server.",
+            hint="Check the URL; or a proxy in between has answered.",
+        ) from None
 
 
 class _Told:
@@ -17,9 +31,10 @@ class _Told:
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
-        """The value that `told` describes."""
+        """The value that `told` describes. Raises ConfigurationError where it describes none."""
         known = {each.name: each for each in dataclasses.fields(cls)}  # type: ignore[arg-type]  # subclasses are
-        return cls(**{name: _value(known[name], value) for name, value in told.items() if name in known})
+        with understood():
+            return cls(**{name: _value(known[name], value) for name, value in told.items() if name in known})
 
 
 def _value(known: dataclasses.Field[Any], value: Any) -> Any:
@@ -86,8 +101,9 @@ class Begun(_Told):
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> Self:
         """As above; the key becomes a `Secret`."""
-        services = told.get("sdk", {}).get("services", [])
-        key = Secret(told["stand_in_key"])
+        with understood():
+            services = told.get("sdk", {}).get("services", [])
+            key = Secret(told["stand_in_key"])
         return super(Begun, cls).of({**told, "stand_in_key": key, "sdk_services": services})
 
 

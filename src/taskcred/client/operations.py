@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from taskcred.client import protocol
 from taskcred.client.errors import WaitingForCredential, WaitTimeoutError
-from taskcred.client.models import Begun, Event, Grant, Run
+from taskcred.client.models import Begun, Event, Grant, Run, understood
 from taskcred.client.protocol import Operation, Pause, Request, ask
 from taskcred.domain.runs import FINAL_STATES, RunState
 from taskcred.domain.secret import Secret
@@ -102,7 +102,8 @@ def heartbeat(run_id: str, attempt_id: str, news: Mapping[str, Any]) -> Operatio
     one is due soon."""
     path = f"{_of_run(run_id)}/attempts/{attempt_id}/heartbeat"
     answer = yield from ask(Request("POST", path, body=dict(news)), patience=0)
-    return bool(answer.value["cancel_requested"])
+    with understood():
+        return bool(answer.value["cancel_requested"])
 
 
 def end_attempt(
@@ -124,7 +125,8 @@ def events(after: int | None, limit: int) -> Operation[list[Event]]:
     """What happened to this service's runs and grants, oldest first."""
     query = {"limit": limit} | ({} if after is None else {"after": after})
     answer = yield from ask(Request("GET", "/v1/events", query=query))
-    return [Event.of(each) for each in answer.value["items"]]
+    with understood():
+        return [Event.of(each) for each in answer.value["items"]]
 
 
 def grants() -> Operation[list[Grant]]:
@@ -132,11 +134,13 @@ def grants() -> Operation[list[Grant]]:
     found: list[Grant] = []
     query: dict[str, Any] = {"limit": _PAGE}
     while True:
-        page = (yield from ask(Request("GET", "/v1/grants", query=query))).value
-        found += [Grant.of(each) for each in page["items"]]
-        if not page.get("next"):
+        answer = yield from ask(Request("GET", "/v1/grants", query=query))
+        with understood():
+            found += [Grant.of(each) for each in answer.value["items"]]
+            following = answer.value["next"]
+        if following is None:
             return found
-        query["after"] = page["next"]
+        query["after"] = following
 
 
 def grant(grant_id: str) -> Operation[Grant]:
@@ -162,8 +166,8 @@ def exchange(key: Secret, patience: float) -> Operation[tuple[Secret, float]]:
         )
         refusal.status = error.status
         raise refusal from None
-    told = answer.value
-    return Secret(told["access_token"]), float(told["expires_in"])
+    with understood():
+        return Secret(answer.value["access_token"]), float(answer.value["expires_in"])
 
 
 def _of_run(run_id: str) -> str:

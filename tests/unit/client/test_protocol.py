@@ -105,6 +105,36 @@ def test_what_stays_is_not_tried_again(final: int, clock: Clock) -> None:
     assert (error.status, error.message, error.hint, error.action_url) == (final, "No.", "So.", "https://a/")
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        Response(200, {}, b"<html>"),
+        Response(200, {}, b"[]"),
+        answer(200, {"id": "r"}),
+        answer(302, None, location="https://b/"),
+    ],
+)
+def test_what_is_no_answer_of_ours_is_said(strange: Response, clock: Clock) -> None:
+    for operation in (
+        operations.get_run("r"),
+        operations.heartbeat("r", "a", {}),
+        operations.events(None, 1),
+        operations.grants(),
+        operations.exchange(Secret("k"), 1),
+    ):
+        with pytest.raises(errors.ConfigurationError) as refused:
+            drive(operation, iter([strange]), clock)
+        assert "URL" in refused.value.hint
+
+
+@pytest.mark.parametrize("status", [401, 404, 418, 500, 502])
+def test_a_refusal_by_somebody_else_has_a_hint_too(status: int, clock: Clock) -> None:
+    with pytest.raises(errors.TaskcredError) as refused:
+        drive(ask(GET, patience=0), iter([Response(status, {}, b"<html>")]), clock)
+    assert refused.value.message == f"/x answered {status}."
+    assert refused.value.hint
+
+
 def test_a_certificate_that_is_not_trusted_is_not_tried_again(clock: Clock) -> None:
     with pytest.raises(errors.ConfigurationError):
         drive(ask(GET), iter([ConfigurationError("not trusted")]), clock)
