@@ -40,6 +40,8 @@ STORED = (
     st.service_secrets,
     st.service_trusts,
     st.service_administrators,
+    st.service_events,
+    st.grants,
 )
 DEEP = json.loads("[" * 60 + "]" * 60)
 HOSTILE: dict[str, Any] = {
@@ -176,6 +178,12 @@ class House:
                 f"{self.attempt}/end",
                 {"outcome": "failed", "reason": "r", "exit_code": 1, "again": False},
             ),
+            "grant": (
+                self.me,
+                "POST",
+                "/v1/grants",
+                {"service_id": self.service, "tasks": ["report"], "days": 30},
+            ),
             "secret": (self.me, "POST", f"/v1/services/{self.service}/secrets", {"overlap_seconds": 60}),
             "answer": (self.me, "POST", f"/v1/prompts/{self.prompt}/answer", {"name": "n", **source}),
         }
@@ -221,6 +229,7 @@ ROUTES = (
     "answer",
     "service",
     "secret",
+    "grant",
     "start",
     "begin",
     "beat",
@@ -237,6 +246,7 @@ FINE = {
     ("service", "description", "an empty text"),
     ("service", "webhook_url", "an empty text"),
     ("secret", "overlap_seconds", "a number"),
+    ("grant", "days", "a number"),
     ("beat", "output", "an empty text"),
     ("beat", "output", "a control character"),
     ("end", "reason", "an empty text"),
@@ -285,6 +295,7 @@ REQUIRED = {
     "attempt": ("dispatch_no",),
     "schedule": ("name", "task", "cron", "parameters"),
     "answer": ("secret",),
+    "grant": ("service_id", "tasks"),
     "start": ("task", "subject_token"),
     "end": ("outcome",),
 }
@@ -376,6 +387,8 @@ PATHS = (
     "/v1/schedules/{}",
     "/v1/prompts/{}",
     "/v1/access/{}",
+    "/v1/grants/{}",
+    "/v1/grants/{}/end",
     "/v1/services/{}",
     "/v1/services/{}/secrets",
     "/v1/services/{}/deliveries",
@@ -411,6 +424,7 @@ QUERIES: dict[str, tuple[str, ...]] = {
         "after=" + "x" * 5000,
         "unknown=1",
     ),
+    "/v1/grants": ("limit=0", "after=!", "state=active"),
     "/v1/schedules": ("limit=0", "after=!", "unknown=1"),
     "/v1/prompts": ("limit=x", "state=closed", "after=%00"),
     "/v1/audit": ("limit=0", "after=0", "after=x", "after=99999999999999999999", "unknown=1"),
@@ -424,6 +438,14 @@ def test_odd_queries_are_refused(site: Site, path: str, query: str) -> None:
     answer = site.bearer().get(f"{path}?{query}")
     assert answer.status_code == 400
     assert _is_a_good_refusal(answer) is None
+
+
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=201", "after=-1", "after=x", "after=99999999999999999999", "unknown=1"]
+)
+def test_odd_event_cursors_are_refused(house: House, query: str) -> None:
+    answer = house.engine.get(f"/v1/events?{query}")
+    assert (answer.status_code, _is_a_good_refusal(answer)) == (400, None)
 
 
 def test_odd_output_cursors_are_refused(house: House) -> None:
