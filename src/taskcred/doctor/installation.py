@@ -21,6 +21,7 @@ from alembic.script import ScriptDirectory
 from taskcred.config import Settings
 from taskcred.data_dir import DataDir
 from taskcred.doctor.check import Check
+from taskcred.doctor.services import services
 from taskcred.doctor.settings import configuration
 from taskcred.errors import TaskcredError
 from taskcred.jobs import isolation
@@ -37,13 +38,15 @@ def examine(settings: Settings) -> list[Check]:
     if not files.records.exists():
         words = f"{files.path} holds nothing yet; the first `taskcred serve` fills it."
         return [*found, Check("data directory", "warning", words)]
+    records = _database("records", files.records, "taskcred:store/migrations")
     return [
         *found,
         *_modes(files),
-        _database("records", files.records, "taskcred:store/migrations"),
+        records,
         _database("identity database", files.iam, "taskcred:iam/migrations"),
         _guarded("vault", lambda: _vault(settings)),
         _guarded("identity provider", lambda: _identity_provider(settings)),
+        *(services(settings) if records.state == "ok" else ()),
         _changes(files),
         *_clock(files),
         _server(files),

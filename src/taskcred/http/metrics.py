@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from taskcred.domain.credentials import CredentialState
 from taskcred.domain.grants import GrantState
 from taskcred.domain.runs import PromptState, RunState
+from taskcred.domain.services import ServiceState
 from taskcred.errors import UnavailableError
 from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
@@ -69,6 +70,7 @@ class _Records(Collector):
         yield _states(
             "taskcred_events", "Events to services by state.", list(get_args(events.State)), found.events
         )
+        yield _states("taskcred_services", "Services by state.", list(ServiceState), found.services)
         yield _states("taskcred_grants", "Grants by state.", list(GrantState), found.grants)
         for name, words, value in (
             ("taskcred_live_attempts", "Attempts that are live.", found.live_attempts),

@@ -67,6 +67,10 @@ class WorkloadIssuers:
             raise _invalid()
         return claims
 
+    def check(self, trust: TrustView) -> None:
+        """Raise UpstreamUnavailableError where the issuer's keys cannot be read now; for `taskcred doctor`."""
+        self._keys(trust).refresh()
+
     def _keys(self, trust: TrustView) -> PublishedKeys:
         where = (trust.issuer, trust.jwks_url, trust.ca_file)
         with self._lock:

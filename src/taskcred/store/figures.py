@@ -22,6 +22,7 @@ class Figures:
     notices: dict[str, int]
     events: dict[str, int]  # of services
     grants: dict[str, int]
+    services: dict[str, int]
     live_attempts: int
     token_requests: int  # answered to attempts that are still kept
     live_tokens: int  # made for runs and not yet expired
@@ -39,6 +40,7 @@ def read(connection: sa.Connection, now: datetime) -> Figures:
         notices=_by_state(connection, t.notices),
         events=_by_state(connection, s.service_events),
         grants=_by_state(connection, s.grants),
+        services=_by_state(connection, s.services),
         live_attempts=_count(connection, t.attempts.c.outcome.is_(None)),
         token_requests=int(connection.execute(uses).scalar_one()),
         live_tokens=_count(connection, t.run_tokens.c.expires_at > now),

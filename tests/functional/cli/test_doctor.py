@@ -7,6 +7,7 @@ import os
 import secrets
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,10 +15,14 @@ import pytest
 
 from taskcred import config, doctor
 from taskcred.config import Settings
-from taskcred.store import audit
+from taskcred.domain.tasks import Task, TaskKind
+from taskcred.services import federation, registry
+from taskcred.store import audit, events
 from taskcred.store.engine import Store, sqlite_engine
 from taskcred.store.epoch import Epoch
+from taskcred.testing import InMemoryVault
 from taskcred.wiring.prepare import prepare
+from taskcred.wiring.worker import build_worker_context
 
 
 @pytest.fixture
@@ -146,3 +151,27 @@ def test_a_key_that_is_not_the_certificates_is_found(settings: Settings, tmp_pat
 def test_a_task_that_cannot_work_is_found(settings: Settings) -> None:
     task = config.TaskSettings(kind="command", argv=())
     assert "argv" in finding(settings.model_copy(update={"tasks": {"empty": task}}), "tasks").words
+
+
+def test_what_is_wrong_with_services_is_told(settings: Settings) -> None:
+    assert states(settings)["services"] == "ok"
+    ctx = build_worker_context(settings)
+    ctx = replace(ctx, vault=InMemoryVault(), tasks={"gone": Task("gone", TaskKind.EXTERNAL)})
+    new = registry.NewService("notebook", ("gone",), webhook_url="https://a.example/hook")
+    service = registry.create(ctx, audit.OPERATOR, new).service
+    # Nobody listens there: the port is reserved for nothing that answers.
+    trust = federation.NewTrust("http://127.0.0.1:9", "subject", "https://taskcred.test")
+    federation.add_trust(ctx, audit.OPERATOR, service.id, trust)
+    now = datetime.now(UTC)
+    with ctx.store.write() as connection:
+        events.insert(connection, service.id, "run.ended", {}, now)
+        (event,) = events.after(connection, service.id, 0, 1)
+        events.close(connection, event.id, "given_up", now, "The webhook answered with status 500.")
+    ctx.store.engine.dispose()
+    found = [check for check in doctor.examine(settings) if check.name == "services"]
+    assert [check.state for check in found] == ["warning"] * 3
+    for check, words in zip(
+        found, ("may start gone", "http://127.0.0.1:9 cannot be reached", "status 500"), strict=True
+    ):
+        assert words in check.words
+        assert check.cure
