@@ -110,7 +110,21 @@ _BY_STATUS: Final[Mapping[int, type[TaskcredError]]] = {
 def error_of(status: int, headers: Mapping[str, str], body: Any, path: str) -> TaskcredError:
     """What a refusal of the server means: problem+json (RFC 9457), IBM's container, or IBM's token
     endpoint. `headers` has its names in lower case, `body` is the JSON value."""
-    said = _said(body)
+    error = (
+        _redirected(headers, path) if 300 <= status < 400 else _refused(status, headers, _said(body), path)
+    )
+    error.status = status
+    return error
+
+
+def _redirected(headers: Mapping[str, str], path: str) -> TaskcredError:
+    where = headers.get("location", "elsewhere")
+    return ConfigurationError(
+        f"{path} is redirected to {where}.", hint="Use the URL that it leads to as the server's."
+    )
+
+
+def _refused(status: int, headers: Mapping[str, str], said: dict[str, Any], path: str) -> TaskcredError:
     is_ours = bool(said.get("message"))
     message = said.pop("message", "") or f"{path} answered {status}."
     code, hint, action_url = said.pop("code", None), said.pop("hint", ""), said.pop("action_url", None)
@@ -118,24 +132,14 @@ def error_of(status: int, headers: Mapping[str, str], body: Any, path: str) -> T
     details = {name: value for name, value in said.items() if name.isidentifier() and name not in _TAKEN}
     wait = headers.get("retry-after", "")
     retry_after = int(wait) if wait.isdigit() else None
-    error: TaskcredError
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        error = RateLimitedError(message, retry_after=retry_after or 1, hint=hint, code=code, **details)
-    else:
-        if 300 <= status < 400:
-            where = headers.get("location", "elsewhere")
-            error = ConfigurationError(
-                f"{path} is redirected to {where}.", hint="Use the URL that it leads to as the server's."
-            )
-            error.status = status
-            return error
-        fallback = RequestError if status < HTTPStatus.INTERNAL_SERVER_ERROR else TaskcredError
-        kind = KNOWN_BY_CODE.get(code) or _BY_STATUS.get(status, fallback)
-        if not is_ours:
-            hint = "Try again later." if kind.retry == "later" else _NOT_OURS
-        error = kind(message, hint=hint, code=code, action_url=action_url, **details)
-        error.retry_after = retry_after
-    error.status = status
+        return RateLimitedError(message, retry_after=retry_after or 1, hint=hint, code=code, **details)
+    fallback = RequestError if status < HTTPStatus.INTERNAL_SERVER_ERROR else TaskcredError
+    kind = KNOWN_BY_CODE.get(code) or _BY_STATUS.get(status, fallback)
+    if not is_ours:
+        hint = "Try again later." if kind.retry == "later" else _NOT_OURS
+    error = kind(message, hint=hint, code=code, action_url=action_url, **details)
+    error.retry_after = retry_after
     return error
 
 
