@@ -119,10 +119,10 @@ def _tasks(settings: Settings) -> Iterator[Check]:
     except TaskcredError as error:
         yield Check("tasks", "failed", error.message, error.hint)
         return
-    if not tasks:
+    if set(tasks) <= {catalogue.EXEC}:
         yield Check(
             "tasks",
             "warning",
-            "The catalogue is empty: users cannot run anything.",
+            "The catalogue is empty: users can run nothing but `taskcred exec`.",
             "Add [tasks.NAME] tables.",
         )

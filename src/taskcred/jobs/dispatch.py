@@ -98,6 +98,8 @@ class Dispatch:
         task = self._host.ctx.tasks.get(begun.task)
         if task is None:
             self._finish(AttemptOutcome.FAILED, f"The task {begun.task} has left the catalogue.", None)
+        elif task.kind is TaskKind.EXTERNAL:
+            self._finish(AttemptOutcome.FAILED, f"The task {begun.task} is carried out elsewhere now.", None)
         elif task.kind is TaskKind.HTTP:
             self._run_http(task, begun)
         else:

@@ -313,7 +313,12 @@ def test_hints_name_the_command_that_helps(signed_in: Shell) -> None:
 
 
 def test_the_catalogue_is_listed(signed_in: Shell) -> None:
-    assert {task["name"] for task in ok(signed_in("task", "list", "--json"))} == {"hello", "fail", "long"}
+    assert {task["name"] for task in ok(signed_in("task", "list", "--json"))} == {
+        "hello",
+        "fail",
+        "long",
+        "exec",
+    }
 
 
 def test_an_operator_locks_and_unlocks_while_the_server_runs(signed_in: Shell, server: Server) -> None:
