@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check serve bench clean
+.PHONY: help install demo test adapters check serve bench clean
 
 help:            ## list these verbs
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -20,7 +20,11 @@ demo: install    ## the whole main job on embedded defaults, with a summary
 
 test: install    ## every test; says what it skipped and why
 	@scripts/test-tools
+	@echo "Not among these: Airflow, Dagster and Prefect, in environments of their own. They are checked by: make adapters"
 	@$(BIN)/python -m pytest $(TESTS)
+
+adapters: install ## follow the how-tos of Airflow, Dagster, Kubernetes and Prefect with the real engines
+	@VENV="$(VENV)" scripts/check-adapter
 
 check: install   ## format, lint, types
 	$(BIN)/ruff format --check .
