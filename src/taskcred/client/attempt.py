@@ -64,7 +64,8 @@ class _Live:
     def output(self, text: str) -> None:
         """What the job printed, for the pages; sent with the next heartbeats."""
         if text:
-            self._beat.tell(output=text)
+            # What JSON cannot carry or the server not keep: half a surrogate pair, NUL.
+            self._beat.tell(output=text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode())
 
     def environment(self, services: Iterable[str] = ()) -> dict[str, str]:
         """Variables for a child process, to be laid over a copy of this one's: the stand-in key where IBM's

@@ -40,10 +40,10 @@ def test_a_run_is_started_carried_out_and_reported(client: Client, owner: Owner)
         attempt.output("one\n")
         eventually(lambda: client.run(run.id).progress_text == "first", "the progress is told")
         attempt.progress(3, 3, "x" * 1000)
-        attempt.output("two\n")
+        attempt.output("two\x00\udcff\n")
     ended = client.run(run.id)
     assert (ended.state, ended.is_final, ended.progress_done) == ("succeeded", True, 3)
-    assert owner.request("GET", f"/v1/runs/{run.id}/output")["text"] == "one\ntwo\n"
+    assert owner.request("GET", f"/v1/runs/{run.id}/output")["text"] == "one\ntwo\ufffd?\n"
     assert attempt.ended
     with pytest.raises(errors.KeyRefusedError):
         TaskSession(client.url, attempt.environment()["IBMCLOUD_API_KEY"]).token()
