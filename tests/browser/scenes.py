@@ -229,6 +229,11 @@ def _not_as_oneself(house: House, who: Resident) -> str:
     return f"/runs/{house.start(replace(who, principal=owner)).id}"
 
 
+def _other_waits(house: House, who: Resident) -> str:
+    _not_as_oneself(house, who)
+    return "/"
+
+
 def _act(page: Page) -> None:
     page.get_by_label("Account").select_option(label="Acting for nightly")
     _press("Switch")(page)
@@ -367,6 +372,7 @@ SCENES: Final[Mapping[str, Scene]] = {
     "prompt, unusable": Scene(_prompt_unusable),
     "prompt, answered": Scene(_prompt_answered),
     "may act for a service id": Scene(_may_act),
+    "home, a service id waits": Scene(_other_waits),
     "acting for a service id": Scene(_may_act, _act),
     "a service id's page, as oneself": Scene(_not_as_oneself),
     "services, none": Scene(_at("/administration/services")),

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from taskcred.domain.permissions import Principal
 from taskcred.http.sign_in import ACT_FOR_PREFIX
 from taskcred.services.context import Context
+from taskcred.store import prompts
 from taskcred.store import tables as t
 from taskcred.web.accounts import Choices
 
@@ -25,6 +26,27 @@ class Offer:
 
     choice: str
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A service id whose work waits for a key, with its open prompt; `choice` as in `Offer`."""
+
+    prompt_id: str
+    choice: str
+    name: str
+
+
+def waiting(ctx: Context, reader: Principal, choices: Choices) -> list[Waiting]:
+    """The service ids that the reader may act for, and does not now, whose work waits for a key: nobody else
+    would tell them, since a service id has no mail."""
+    with ctx.store.read() as connection:
+        return [
+            Waiting(prompt.id, f"{ACT_FOR_PREFIX}{each.iam_id}", each.name)
+            for each in choices.service_ids
+            if each.iam_id != reader.iam_id
+            and (prompt := prompts.find_open(connection, each.account_id, each.iam_id)) is not None
+        ]
 
 
 def offer(ctx: Context, reader: Principal, choices: Choices, named: Mapping[str, Any]) -> Offer | None:

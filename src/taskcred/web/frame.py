@@ -28,7 +28,7 @@ from taskcred.http.problems import request_id, status_of
 from taskcred.http.safe_return import sign_in_path
 from taskcred.services import registry
 from taskcred.web import acting, words
-from taskcred.web.accounts import AccountBook
+from taskcred.web.accounts import AccountBook, Choices
 
 log = structlog.get_logger("web")
 
@@ -68,6 +68,12 @@ def me() -> Principal:
     if principal is None:
         raise ForbiddenError("You are not signed in.", hint="Sign in again.")
     return principal
+
+
+def choices() -> Choices:
+    """Where and as whom the signed-in person may go on."""
+    book: AccountBook = current_app.extensions[ACCOUNTS]
+    return book.of(me())
 
 
 @blueprint.before_request
@@ -135,8 +141,7 @@ def _act_first() -> str | None:
     principal = current_principal()
     if principal is None:
         return None
-    book: AccountBook = current_app.extensions[ACCOUNTS]
-    offer = acting.offer(ctx(), principal, book.of(principal), request.view_args or {})
+    offer = acting.offer(ctx(), principal, choices(), request.view_args or {})
     if offer is None:
         return None
     title = f"This belongs to the service id {offer.name}" if offer.name else "This belongs to you"
@@ -217,11 +222,10 @@ def say(text: str, tone: words.Tone = "good") -> None:
 def render(template: str, **values: Any) -> str:
     """A template with what all pages need."""
     principal = current_principal()
-    book: AccountBook = current_app.extensions[ACCOUNTS]
     return render_template(
         template,
         me=principal,
-        choices=book.of(principal) if principal else None,
+        choices=choices() if principal else None,
         administers=bool(principal and registry.looks_after_any(ctx(), principal)),
         csrf_token=generate_csrf,
         asset=_asset,

@@ -15,8 +15,9 @@ from taskcred.http.authentication import context as ctx
 from taskcred.http.authentication import current_principal
 from taskcred.services import notices, prompts, runs, schedules
 from taskcred.services.cursors import MAX_LIMIT
+from taskcred.web import acting
 from taskcred.web.api_key import own_credential
-from taskcred.web.frame import blueprint, go, me, render, signed_out_too
+from taskcred.web.frame import blueprint, choices, go, me, render, signed_out_too
 
 _WARN_BEFORE: Final = timedelta(days=30)  # a key that expires sooner is named on the start page
 _SHOWN: Final = 5
@@ -40,6 +41,7 @@ def home() -> ResponseReturnValue:
         credential=credential,
         expiring=_is_expiring(credential),
         prompts=waiting,
+        others_wait=acting.waiting(ctx(), me(), choices()),
         runs=latest,
         schedules=sorted(coming, key=lambda each: each.next_at or each.created_at)[:_SHOWN],
         notices=notices.own(ctx(), me()),

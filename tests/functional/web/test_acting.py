@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import httpx
 import pytest
 
@@ -94,6 +96,23 @@ def test_a_link_to_what_is_a_service_ids_leads_there(
     own = house.start(ada)
     page = browser.get(f"/runs/{own.id}")
     assert (page.status_code, "This belongs to you" in page.text) == (404, True)
+
+
+@pytest.mark.promise("parked-not-failed")
+def test_work_of_a_service_id_that_waits_is_told_to_who_may_act_for_it(
+    house: House, ada: Resident, robot: str, client: Client
+) -> None:
+    browser = client(ada)
+    assert "needs a key" not in browser.get("/").text
+    _act(browser, robot)
+    post(browser, "/tasks/count-keys", once="1")
+    assert "The service id nightly needs a key" not in browser.get("/").text  # it says so as its own
+    post(browser, "/account", account_id=ada.account_id)
+    page = browser.get("/").text
+    assert "The service id nightly needs a key" in page
+    (prompt,) = re.findall(r'name="return_to" value="(/prompts/[^"]+)"', page)
+    assert _act(browser, robot, return_to=prompt).status_code == 200
+    assert "needs a key" not in client(house.move_in("Bob")).get("/").text
 
 
 def test_a_link_to_what_is_somebody_elses_leads_nowhere(
