@@ -18,11 +18,11 @@ from typing import Final, Protocol
 import structlog
 
 from taskcred.domain.secret import Secret
-from taskcred.errors import RecordNotFoundError, TaskcredError
+from taskcred.errors import TaskcredError
 from taskcred.services.context import Context
 from taskcred.services.events import message_id
 from taskcred.services.notices import NotDelivered
-from taskcred.services.service_secrets import webhook_path
+from taskcred.services.service_secrets import signing_secrets
 from taskcred.store import audit
 from taskcred.store import events as store
 from taskcred.store.events import StoredEvent
@@ -69,6 +69,11 @@ class Deliverer:
             ).start()
             begun += 1
         return begun
+
+    def close_ended(self) -> None:
+        """Wait for nothing any more where the service has ended."""
+        with self._ctx.store.write() as connection:
+            store.close_of_ended_services(connection, self._ctx.clock.now())
 
     def serve(self, service_id: str) -> None:
         """Deliver what is due to a service, one after the other, until it fails or nothing is left."""
@@ -117,13 +122,9 @@ class Deliverer:
         self._rests_until[service_id] = self._ctx.clock.monotonic() + pause.total_seconds()
 
     def _deliver(self, url: str, event: StoredEvent) -> NotDelivered | None:
-        try:
-            # The sender signs with it.
-            kept = self._ctx.vault.open(webhook_path(event.service_id)).reveal()
-        except RecordNotFoundError:
+        secrets = signing_secrets(self._ctx, event.service_id)
+        if not secrets:
             return NotDelivered("The service has no signing secret; rotate it.")
-        # More than one while the secret is being replaced: one a line.
-        secrets = [Secret(line) for line in kept.split()]
         body = json.dumps(
             {"type": event.type, "timestamp": event.created_at.isoformat(), "data": event.data},
             separators=(",", ":"),

@@ -95,7 +95,8 @@ def next_due(connection: sa.Connection, service_id: str, now: datetime) -> Store
     query = sa.select(service_events).where(
         c.service_id == service_id, c.state == _OPEN, c.next_try_at <= now
     )
-    row = connection.execute(query.order_by(c.id).limit(1)).first()
+    # Not by the bare id: SQLite would take the index of all events of the service, and walk over those sent.
+    row = connection.execute(query.order_by(c.id + 0).limit(1)).first()
     return None if row is None else _event(row)
 
 
@@ -145,7 +146,10 @@ def close_all(
 ) -> int:
     """Close every open event of a service, or those created before then; answers how many."""
     c = service_events.c
-    query = service_events.update().where(c.service_id == service_id, c.state == _OPEN)
+    # An open event has a next try; that it is said lets SQLite see that the index of open ones is the better.
+    query = service_events.update().where(
+        c.service_id == service_id, c.state == _OPEN, c.next_try_at.is_not(None)
+    )
     if created_before is not None:
         query = query.where(c.created_at < created_before)
     shortened = None if error is None else error[:_ERROR]
@@ -154,10 +158,22 @@ def close_all(
     ).rowcount
 
 
+def close_of_ended_services(connection: sa.Connection, now: datetime) -> int:
+    """Nothing more is sent to services that have ended; answers how many events that closed."""
+    c = service_events.c
+    ended = sa.select(services.c.id).where(services.c.state == "ended")
+    query = service_events.update().where(
+        c.state == _OPEN, c.service_id.in_(ended), c.next_try_at.is_not(None)
+    )
+    return connection.execute(query.values(state="no_webhook", next_try_at=None, closed_at=now)).rowcount
+
+
 def forget(connection: sa.Connection, before: datetime, limit: int) -> int:
     """Delete events created before `before`, at most `limit`; answers how many."""
     c = service_events.c
-    old = sa.select(c.id).where(c.created_at < before).order_by(c.id).limit(limit)
+    # Ids and times grow together: whether there is something to forget shows at the first.
+    first = sa.select(c.id, c.created_at).order_by(c.id).limit(limit).subquery()
+    old = sa.select(first.c.id).where(first.c.created_at < before)
     return connection.execute(service_events.delete().where(c.id.in_(old))).rowcount
 
 

@@ -20,6 +20,9 @@ services = sa.Table(
     sa.Column("starts_per_minute", sa.Integer, nullable=False),
     sa.Column("callback_urls", sa.JSON, nullable=False),  # where a browser may be led back to
     sa.Column("webhook_url", sa.String(2048), nullable=False, server_default=""),
+    sa.Column(
+        "old_webhook_secret_ends_at", Instant
+    ),  # until then webhooks are signed with the one before too
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("created_by", sa.String(128), nullable=False),
     sa.Column("ended_at", Instant),
@@ -85,7 +88,6 @@ sa.Index("ix_service_events_service", service_events.c.service_id, service_event
 sa.Index(
     "ix_service_events_open",  # has all that the keeper asks for every second
     service_events.c.service_id,
-    service_events.c.id,
     service_events.c.next_try_at,
     sqlite_where=service_events.c.state == "open",
 )
@@ -115,6 +117,7 @@ sa.Index(
     unique=True,
     sqlite_where=grants.c.state == "active",
 )
+sa.Index("ix_grants_service", grants.c.service_id, grants.c.created_at, grants.c.id)
 sa.Index("ix_grants_owner", grants.c.account_id, grants.c.iam_id, grants.c.created_at)
 sa.Index(
     "ix_grants_expires",

@@ -57,13 +57,14 @@ def build_keeper(settings: Settings) -> Keeper:
         Duty("notices", lambda: notices.deliver_due(ctx, senders), 1.0),
         Duty("events", deliverer.deliver_due, 0.25),
         Duty("grants", lambda: grant_endings.expire_due(ctx) + grant_endings.remind_due(ctx), 5.0),
-        Duty("housekeeping", lambda: _housekeep(ctx, trusted.iam), 60.0),
+        Duty("housekeeping", lambda: _housekeep(ctx, trusted.iam, deliverer), 60.0),
     ]
     return keeper
 
 
-def _housekeep(ctx: Context, iam: LocalIam) -> int:
+def _housekeep(ctx: Context, iam: LocalIam, deliverer: Deliverer) -> int:
     """Forget what is old; 0, so that the duty rests after each round."""
+    deliverer.close_ended()
     retention.sweep(ctx)
     sessions.sweep(ctx)
     idempotency.sweep(ctx)

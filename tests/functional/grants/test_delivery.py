@@ -15,7 +15,9 @@ from taskcred.domain.secret import Secret
 from taskcred.services import events, retention
 from taskcred.services.event_delivery import Deliverer
 from taskcred.services.notices import NotDelivered
-from taskcred.services.service_secrets import draw_webhook_secret, webhook_path
+from taskcred.services.service_secrets import draw_webhook_secret, rotate_webhook, webhook_path
+from taskcred.store import audit
+from taskcred.store import events as store
 from taskcred.store import tables as t
 from taskcred.store.service_tables import service_events, services
 
@@ -97,11 +99,15 @@ def test_a_service_without_a_webhook_polls(room: Room) -> None:
 
 def test_while_a_secret_is_replaced_every_one_signs(room: Room) -> None:
     service_id, receivers = _service(room), Receivers()
-    two = [draw_webhook_secret().reveal() for _ in range(2)]
-    room.ctx.vault.store(webhook_path(service_id), Secret("\n".join(two)))
+    old = room.ctx.vault.open(webhook_path(service_id))
+    new = rotate_webhook(room.ctx, audit.OPERATOR, service_id).secret
     _tell(room, service_id, 1)
     Deliverer(room.ctx, receivers).serve(service_id)
-    assert receivers.secrets == two
+    assert receivers.secrets == [new.reveal(), old.reveal()]
+    room.clock.advance(timedelta(hours=24))
+    _tell(room, service_id, 1)
+    Deliverer(room.ctx, receivers).serve(service_id)
+    assert receivers.secrets == [new.reveal()]
 
 
 def test_a_failure_is_tried_again_later_and_later_under_the_same_id(room: Room) -> None:
@@ -234,6 +240,33 @@ def test_events_are_forgotten_after_thirty_days(room: Room) -> None:
     room.clock.advance(timedelta(days=2))
     retention.sweep(room.ctx)
     assert [each.data for each in room.told(service_id)] == [{"n": 2}]
+
+
+def test_nothing_waits_for_a_service_that_has_ended(room: Room) -> None:
+    ended, living = _service(room), _service(room)
+    for service_id in (ended, living):
+        _tell(room, service_id, 1)
+    _set(room, ended, state="ended")
+    Deliverer(room.ctx, Receivers()).close_ended()
+    assert (_states(room, ended), _states(room, living)) == (["no_webhook"], ["open"])
+
+
+def test_what_was_sent_makes_finding_what_is_due_no_dearer(room: Room) -> None:
+    plans: list[str] = []
+
+    def explain(_conn: Any, cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        rows = cursor.connection.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
+        plans.extend(row[3] for row in rows if "service_events" in row[3])
+
+    now = room.clock.now()
+    with room.ctx.store.write() as connection:
+        sa.event.listen(room.ctx.store.engine, "before_cursor_execute", explain)
+        store.due_services(connection, now)
+        store.next_due(connection, "x", now)
+        store.close_all(connection, "x", "sent", now)
+        sa.event.remove(room.ctx.store.engine, "before_cursor_execute", explain)
+    assert len(plans) == 3
+    assert all("ix_service_events_open" in plan for plan in plans), plans
 
 
 def _last_error(room: Room, service_id: str) -> str | None:

@@ -22,6 +22,7 @@ def upgrade() -> None:
         sa.Column("starts_per_minute", sa.Integer(), nullable=False),
         sa.Column("callback_urls", sa.JSON(), nullable=False),
         sa.Column("webhook_url", sa.String(length=2048), server_default="", nullable=False),
+        sa.Column("old_webhook_secret_ends_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("created_at", taskcred.store.types.Instant(), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
         sa.Column("ended_at", taskcred.store.types.Instant(), nullable=True),
@@ -56,6 +57,7 @@ def upgrade() -> None:
             sqlite_where=sa.text("state = 'active'"),
             postgresql_where=sa.text("state = 'active'"),
         )
+        batch_op.create_index("ix_grants_service", ["service_id", "created_at", "id"], unique=False)
         batch_op.create_index("ix_grants_owner", ["account_id", "iam_id", "created_at"], unique=False)
         batch_op.create_index(
             "uq_grants_one_active",
@@ -103,7 +105,7 @@ def upgrade() -> None:
     with op.batch_alter_table("service_events", schema=None) as batch_op:
         batch_op.create_index(
             "ix_service_events_open",
-            ["service_id", "id", "next_try_at"],
+            ["service_id", "next_try_at"],
             unique=False,
             sqlite_where=sa.text("state = 'open'"),
             postgresql_where=sa.text("state = 'open'"),
