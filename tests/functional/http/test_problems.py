@@ -17,7 +17,8 @@ from tests.support.site import Site
 def _tree(root: type[errors.TaskcredError]) -> Iterator[type[errors.TaskcredError]]:
     yield root
     for child in root.__subclasses__():
-        yield from _tree(child)
+        if not child.__module__.startswith("taskcred.client"):  # what programs meet there, no server answers
+            yield from _tree(child)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +100,7 @@ def test_too_many_requests_say_when_to_come_back(site: Site) -> None:
     [
         ({}, 'Bearer realm="taskcred"'),
         ({"Authorization": "Bearer nonsense"}, 'Bearer realm="taskcred", error="invalid_token"'),
-        ({"Authorization": "Basic bm9ib2R5Ondyb25n"}, 'Bearer realm="taskcred", error="invalid_token"'),
+        ({"Authorization": "Basic bm9ib2R5Ondyb25n"}, 'Basic realm="taskcred", error="invalid_token"'),
         ({"Authorization": "Digest x"}, 'Bearer realm="taskcred", error="invalid_token"'),
     ],
 )
