@@ -184,6 +184,12 @@ class House:
                 "/v1/grants",
                 {"service_id": self.service, "tasks": ["report"], "days": 30},
             ),
+            "webhook secret": (
+                self.me,
+                "POST",
+                f"/v1/services/{self.service}/webhook_secret",
+                {"overlap_seconds": 60},
+            ),
             "secret": (self.me, "POST", f"/v1/services/{self.service}/secrets", {"overlap_seconds": 60}),
             "answer": (self.me, "POST", f"/v1/prompts/{self.prompt}/answer", {"name": "n", **source}),
         }
@@ -229,6 +235,7 @@ ROUTES = (
     "answer",
     "service",
     "secret",
+    "webhook secret",
     "grant",
     "start",
     "begin",
@@ -246,6 +253,7 @@ FINE = {
     ("service", "description", "an empty text"),
     ("service", "webhook_url", "an empty text"),
     ("secret", "overlap_seconds", "a number"),
+    ("webhook secret", "overlap_seconds", "a number"),
     ("grant", "days", "a number"),
     ("beat", "output", "an empty text"),
     ("beat", "output", "a control character"),

@@ -201,16 +201,20 @@ def rotate_secret(
 
 @app.command()
 def rotate_webhook_secret(
-    service: Service, data_dir: DataDir = None, config: ConfigFile = None, as_json: Json = False
+    service: Service,
+    overlap: _Overlap = "24h",
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: Json = False,
 ) -> None:
-    """Make a new secret to sign webhooks with, in place of the old one, and print it this once."""
+    """Make a new secret to sign webhooks with and print it this once; the old one signs too for a while."""
     from taskcred.services import registry, service_secrets
     from taskcred.store import audit
 
     settings = local.settings(config, data_dir)
     with local.records_and_vault(settings) as ctx:
         service_id = registry.find_by_name(ctx, service)
-        new = service_secrets.rotate_webhook(ctx, audit.OPERATOR, service_id)
+        new = service_secrets.rotate_webhook(ctx, audit.OPERATOR, service_id, overlap=_duration(overlap))
     # The operator asked for it, and hands it to whoever runs the service.
     shown = {"webhook_secret": new.secret.reveal()}
     show_secrets(new.service, service_files.server_url(settings), shown, as_json=as_json)

@@ -129,7 +129,7 @@ class UpdateServiceBody(Asked):
 
 
 class RotateSecretBody(Asked):
-    """How to replace the client secret."""
+    """How to replace a secret."""
 
     overlap_seconds: int = Field(
         int(OVERLAP.total_seconds()),
@@ -303,9 +303,13 @@ def end_service_secret(path: SecretPath) -> Response:
     Permission.SERVICE_MANAGE,
     answers={201: ServiceWithSecret},
 )
-def rotate_webhook_secret(path: ServicePath) -> Response:
-    """A new secret to sign webhooks with; it is in this answer, and nowhere else."""
-    return _with_secret(service_secrets.rotate_webhook(context(), caller(), str(path.service_id)))
+def rotate_webhook_secret(path: ServicePath, body: RotateSecretBody) -> Response:
+    """A new secret to sign webhooks with; it is in this answer, and nowhere else. Until the overlap is over
+    they carry a signature by the one before too."""
+    overlap = timedelta(seconds=body.overlap_seconds)
+    return _with_secret(
+        service_secrets.rotate_webhook(context(), caller(), str(path.service_id), overlap=overlap)
+    )
 
 
 @operation(

@@ -27,6 +27,7 @@ from taskcred.errors import (
     InvalidRequestError,
     InvalidTokenError,
     NotFoundError,
+    RecordNotFoundError,
     StoreBusyError,
     TaskcredError,
 )
@@ -79,12 +80,7 @@ def add(connection: sa.Connection, service_id: str, secret: Secret, now: datetim
 
 def rotate(ctx: Context, by: By, service_id: str, *, overlap: timedelta = OVERLAP) -> NewSecret:
     """A new client secret. Earlier ones go on for `overlap`, or end with this where it is none."""
-    if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
-        raise InvalidRequestError(
-            f"Secrets overlap for at most {LONGEST_OVERLAP.days} days.",
-            hint="24 hours are enough to put the new one in place everywhere; 0 ends the old one now.",
-            field="overlap_seconds",
-        )
+    _verify_overlap(overlap)
     actor = enter(ctx, by, service_id)
     now = ctx.clock.now()
     secret = draw_secret()
@@ -130,34 +126,60 @@ def end_one(ctx: Context, by: By, service_id: str, secret_id: str) -> ServiceVie
         return seen(ctx, connection, service_id)
 
 
-def rotate_webhook(ctx: Context, by: By, service_id: str) -> NewSecret:
-    """A new signing secret: deliveries from now on carry it, those the service refuses are tried again.
+def rotate_webhook(ctx: Context, by: By, service_id: str, *, overlap: timedelta = OVERLAP) -> NewSecret:
+    """A new signing secret. For `overlap` webhooks carry a signature by the one before too, so that the
+    service misses none while it learns the new one.
 
     The event is committed before the vault is asked, and taken back by a second one where it refuses: a
     secret that changed without an event there is not.
     """
+    _verify_overlap(overlap)
     actor = enter(ctx, by, service_id)
-    secret = draw_webhook_secret()
+    fresh, path = draw_webhook_secret(), webhook_path(service_id)
+    seconds = int(overlap.total_seconds())
     with ctx.store.write() as connection:
         for_change(connection, by, service_id)
-        store.change(connection, service_id)
-        record(ctx, connection, actor, "service:rotate_webhook_secret", service_id)
+        ends_at = ctx.clock.now() + overlap if overlap else None
+        store.change(connection, service_id, old_webhook_secret_ends_at=ends_at)
+        record(ctx, connection, actor, "service:rotate_webhook_secret", service_id, overlap=seconds)
         service = seen(ctx, connection, service_id)
     try:
-        ctx.vault.store(webhook_path(service_id), secret)
+        before = _in_vault(ctx, service_id)[:1] if overlap else []
+        # Both lie in one record, the new one first.
+        ctx.vault.store(path, Secret("\n".join(secret.reveal() for secret in (fresh, *before))))
     except TaskcredError as error:
+        action, why = "service:rotate_webhook_secret", error.error_code
         with ctx.store.write() as connection:
-            record(
-                ctx,
-                connection,
-                actor,
-                "service:rotate_webhook_secret",
-                service_id,
-                "given_up",
-                why=error.error_code,
-            )
+            record(ctx, connection, actor, action, service_id, "given_up", why=why)
         raise
-    return NewSecret(service, secret)
+    return NewSecret(service, fresh)
+
+
+def signing_secrets(ctx: Context, service_id: str) -> list[Secret]:
+    """What webhooks of the service are signed with, the newest first: none where it has none, two while one
+    is being replaced."""
+    with ctx.store.read() as connection:
+        row = store.find(connection, service_id)
+    ends_at = None if row is None else row.old_webhook_secret_ends_at
+    kept = _in_vault(ctx, service_id)
+    return kept if ends_at is not None and ends_at > ctx.clock.now() else kept[:1]
+
+
+def _in_vault(ctx: Context, service_id: str) -> list[Secret]:
+    try:
+        # To part them: they are lines of one record.
+        return [Secret(line) for line in ctx.vault.open(webhook_path(service_id)).reveal().split()]
+    except RecordNotFoundError:
+        return []
+
+
+def _verify_overlap(overlap: timedelta) -> None:
+    if not timedelta(0) <= overlap <= LONGEST_OVERLAP:
+        raise InvalidRequestError(
+            f"Secrets overlap for at most {LONGEST_OVERLAP.days} days.",
+            hint="24 hours are enough to put the new one in place everywhere; 0 ends the old one now.",
+            field="overlap_seconds",
+        )
 
 
 def authenticate(ctx: Context, client_id: str, secret: Secret, visit: Visit) -> Principal:

@@ -125,7 +125,9 @@ def rotate_webhook_secret(service_id: str) -> ResponseReturnValue:
     """A new secret to sign webhooks with, shown once."""
     shown = _mine(service_id)
     if request.method == "POST":
-        new = service_secrets.rotate_webhook(ctx(), me(), service_id)
+        leaked = request.form.get("action") == "leaked"
+        overlap = timedelta(0) if leaked else OVERLAP
+        new = service_secrets.rotate_webhook(ctx(), me(), service_id, overlap=overlap)
         return _shown_once(shown, new, "Webhook secret", "The service checks with it who calls its webhook.")
     return render("rotate_webhook_secret.html", title="Replace the webhook secret", service=shown)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from taskcred.services import federation, registry
+from taskcred.services import federation, registry, service_secrets
 from taskcred.services.federation import NewTrust
 from taskcred.store import audit, events
 from tests.support.site import ServiceCaller, Site
@@ -128,11 +128,13 @@ def test_the_present_secret_is_not_ended(service: ServiceCaller, administrator: 
 def test_a_webhook_secret_is_rotated_and_shown_once(
     site: Site, service: ServiceCaller, administrator: FlaskClient
 ) -> None:
-    made = administrator.post(path(service, "webhook_secret"))
+    made = administrator.post(path(service, "webhook_secret"), json={"overlap_seconds": 0})
     assert made.status_code == 201, made.text
     kept = site.vault.records[f"services/{service.id}/webhook"]
     assert made.get_json()["secret"] == kept.reveal()
     assert kept.reveal().startswith("whsec_")
+    administrator.post(path(service, "webhook_secret"), json={})
+    assert [kept] == service_secrets.signing_secrets(site.ctx, service.id)[1:]
 
 
 @pytest.mark.promise("at-once")

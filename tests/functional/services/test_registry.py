@@ -265,14 +265,20 @@ def test_a_webhook_secret_is_replaced_with_its_event(site: Site, vault: InMemory
     made = registry.create(site.ctx, OPERATOR, new())
     fresh = service_secrets.rotate_webhook(site.ctx, OPERATOR, made.service.id)
     path = f"services/{made.service.id}/webhook"
-    assert vault.records[path] == fresh.secret != made.webhook_secret
+    assert service_secrets.signing_secrets(site.ctx, made.service.id) == [fresh.secret, made.webhook_secret]
+    site.clock.advance(timedelta(hours=24))
+    assert service_secrets.signing_secrets(site.ctx, made.service.id) == [fresh.secret]
+    kept = vault.records[path]
     vault.script("store", Failure.REFUSE)
     with pytest.raises(VaultSealedError):
         service_secrets.rotate_webhook(site.ctx, OPERATOR, made.service.id)
-    assert vault.records[path] == fresh.secret
+    assert vault.records[path] == kept
+    alone = service_secrets.rotate_webhook(site.ctx, OPERATOR, made.service.id, overlap=timedelta(0))
+    assert vault.records[path] == alone.secret
     with site.ctx.store.read() as connection:
-        rows = connection.execute(t.audit_events.select().order_by(t.audit_events.c.id.desc()).limit(2))
+        rows = connection.execute(t.audit_events.select().order_by(t.audit_events.c.id.desc()).limit(3))
         assert [(row.action, row.outcome) for row in rows] == [
+            ("service:rotate_webhook_secret", "success"),
             ("service:rotate_webhook_secret", "given_up"),
             ("service:rotate_webhook_secret", "success"),
         ]

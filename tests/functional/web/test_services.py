@@ -160,9 +160,12 @@ def test_a_webhook_secret_is_replaced_and_shown_once(
     path = f"services/{service.id}/webhook"
     before = house.ctx.vault.open(path)
     shown = send(client(ada), f"{ROOM}/{service.id}/rotate-webhook-secret")
-    kept = house.ctx.vault.open(path)
-    assert kept != before
-    assert kept.reveal() in shown.text
+    fresh, old = service_secrets.signing_secrets(house.ctx, service.id)
+    assert (old, house.ctx.vault.open(path).reveal().split()[0]) == (before, fresh.reveal())
+    assert fresh.reveal() in shown.text
+    assert old.reveal() not in shown.text
+    send(client(ada), f"{ROOM}/{service.id}/rotate-webhook-secret", action="leaked")
+    assert len(service_secrets.signing_secrets(house.ctx, service.id)) == 1
 
 
 def test_a_trust_is_ended(house: House, ada: Resident, client: Client, service: ServiceView) -> None:
