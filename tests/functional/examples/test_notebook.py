@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import subprocess
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_the_example_platform_does_what_its_readme_says(browser: Browser, termin
 
 @pytest.mark.slow
 @pytest.mark.promise("dead-with-the-run")
-def test_a_cancelled_cell_ends_and_a_failing_one_says_so(browser: Browser, terminal: Terminal) -> None:
+def test_what_is_cancelled_fails_or_is_refused_says_so(browser: Browser, terminal: Terminal) -> None:
     follow(terminal, README.split(FOLLOWED)[1].split("```", 1)[0])
     terminal.choose_password()
     terminal.run("taskcred login")
@@ -148,6 +149,13 @@ def test_a_cancelled_cell_ends_and_a_failing_one_says_so(browser: Browser, termi
         page.get_by_label("Cell").fill("raise SystemExit(3)")
         page.get_by_role("button", name="Run", exact=True).click()
         expect(page.get_by_text("Failed. The cell ended with an error.")).to_be_visible(timeout=PATIENCE)
+
+        page.get_by_role("button", name="Run it nightly").click()
+        page.get_by_role("button", name="Refuse").click()
+        expect(page.get_by_role("heading", name="Notebook")).to_be_visible()
+        page.goto(f"{here}/granted?grant_id={uuid.uuid4()}&state=made-up")
+        expect(page.get_by_role("heading", name="Notebook")).to_be_visible()
+        expect(page.get_by_text("You allowed the notebook")).to_have_count(0)
 
 
 def test_the_example_is_short_enough_to_be_read() -> None:
