@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -630,3 +631,14 @@ def test_only_digests_of_stand_in_keys_are_kept(room: Room, service: Principal, 
         row = connection.execute(sa.select(t.attempts)).one()
     assert row.standin_digest == begun.standin_key.digest()
     assert begun.standin_key.reveal() not in str(row)
+
+
+@pytest.mark.promise("dead-with-the-run")
+def test_of_many_begins_at_once_one_key_is_alive(room: Room, service: Principal, run: RunView) -> None:
+    room.clock.advance(timedelta(hours=2))  # each finds the cache empty, one exchanges
+    exchanged = room.provider.calls["exchange"]
+    with ThreadPoolExecutor(4) as pool:
+        begun = list(pool.map(lambda _: executions.begin(room.ctx, service, run.id), range(4)))
+    assert sorted(each.number for each in begun) == [1, 2, 3, 4]
+    assert [each.number for each in begun if is_live(room, each)] == [4]
+    assert room.provider.calls["exchange"] - exchanged == 1
