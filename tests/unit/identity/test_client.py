@@ -399,3 +399,42 @@ def test_every_failure_of_the_http_library_is_translated() -> None:
     ours = (httpx.CookieConflict, httpx.StreamError)
     stray = [kind for kind in raised if not issubclass(kind, (httpx.HTTPError, httpx.InvalidURL, *ours))]
     assert stray == []
+
+
+@pytest.mark.promise("empty-means-no")
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_lets_nobody_act_for_a_service_id(provider: Provider, status: int) -> None:
+    provider.answer = always(refusal(status, "BXNIM0102E"))
+    assert provider.client().may_act(KEY, "iam-ServiceId-1") is None
+    assert provider.client().acts_for(KEY) == []
+
+
+@pytest.mark.promise("empty-means-no")
+@pytest.mark.parametrize(
+    "response",
+    [
+        httpx.Response(200, json={}),
+        httpx.Response(200, json={"service_ids": None}),
+        httpx.Response(200, json={"service_ids": ["iam-ServiceId-1"]}),
+        httpx.Response(200, text="yes"),
+        httpx.Response(404, text="nginx"),
+        httpx.Response(500, json={"errorCode": "BXNIM0001E", "errorMessage": "No."}),
+    ],
+)
+def test_what_is_no_answer_lets_nobody_act_either(provider: Provider, response: httpx.Response) -> None:
+    provider.answer = always(response)
+    for ask in (lambda: provider.client().may_act(KEY, "x"), lambda: provider.client().acts_for(KEY)):
+        with pytest.raises(UnavailableError):
+            ask()
+
+
+def test_the_name_of_a_service_id_stays_one_part_of_the_path(provider: Provider) -> None:
+    asked: list[bytes] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.raw_path)
+        return refusal(404, "BXNIM0102E")
+
+    provider.answer = answer
+    assert provider.client().may_act(KEY, "a/b?c#d") is None
+    assert asked == [b"/identity/act-for/a%2Fb%3Fc%23d"]
