@@ -86,7 +86,7 @@ def list_(
             [
                 run["id"],
                 run["task"],
-                _started_for(run),
+                started_for(run),
                 _state(run["state"]),
                 progress_words(run),
                 output.ago(run["created_at"]),
@@ -218,7 +218,7 @@ def progress_words(run: Mapping[str, Any]) -> str:
     return f"{counted} {run['progress_text']}".strip()
 
 
-def _started_for(run: Mapping[str, Any]) -> str:
+def started_for(run: Mapping[str, Any]) -> str:
     """Which service started it, and what that calls it: "Notebooks: cell 1"; "yourself" for `taskcred exec`."""
     who = run["service_name"] or ("yourself" if run["executor"] == "owner" else "")
     return ": ".join(filter(None, (who, run["reference"])))
