@@ -54,4 +54,4 @@ def test_the_service_ids_of_the_present_account_are_offered_also_while_acting_fo
     assert provider.calls["acts_for"] == 1
     # One that is acted for is named also where the list is older than the permission.
     late = replace(acting, account_id=second, iam_id="iam-ServiceId-late", owner_name="late")
-    assert [each.name for each in book.of(late).service_ids][0] == "late"
+    assert book.of(late).service_ids[0].name == "late"
