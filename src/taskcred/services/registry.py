@@ -184,6 +184,7 @@ def end(ctx: Context, operator: audit.Actor, service_id: str) -> None:
         ctx.revocations.append("service", service_id, "", "")
         grant_endings.end_of_service(ctx, connection, service_id, actor=operator)
         service_stops.end(ctx, connection, service_id, operator)
+        events.close_all(connection, service_id, "no_webhook", now)  # nobody is there to be told
         let_go(connection, service_id, now)
         changes.append(connection, "service", service_id, now)
         record(ctx, connection, operator, "service:end", service_id, name=row.name)

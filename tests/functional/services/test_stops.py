@@ -9,7 +9,7 @@ from flask.testing import FlaskClient
 
 from taskcred.errors import KeyRefusedError
 from taskcred.services import registry
-from taskcred.store import audit
+from taskcred.store import audit, events
 from tests.support.site import ServiceCaller, Site
 
 
@@ -71,13 +71,14 @@ def test_disabling_takes_the_running_attempt_away_and_the_run_waits(
 
 
 @pytest.mark.promise("at-once")
-def test_the_end_cancels_what_it_was_to_carry_out(
-    site: Site, service: ServiceCaller, owner: FlaskClient
-) -> None:
+def test_the_end_cancels_what_it_was_to_carry_out(site: Site, owner: FlaskClient) -> None:
+    service = site.service(webhook_url="https://a.example/hook")
     running, queued = start(site, service), start(site, service)
     begun = begin(service, running)
     registry.end(site.ctx, audit.OPERATOR, service.id)
     assert not is_alive(site, begun["stand_in_key"])
+    with site.ctx.store.read() as connection:
+        assert {event.state for event in events.after(connection, service.id, 0, 10)} == {"no_webhook"}
     for run in (running, queued):
         seen = owner.get(f"/v1/runs/{run}").get_json()
         assert (seen["state"], seen["reason"]) == ("cancelled", "The service carrying it out was ended.")
