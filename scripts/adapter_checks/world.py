@@ -139,9 +139,9 @@ class World:
 
     def _start(self, line: str) -> None:
         say(f"engine$ {line} &")
-        log = (self.directory / f"background-{len(self.background)}.log").open("wb")
-        self.background.append(
-            subprocess.Popen(
+        path = self.directory / f"background-{len(self.background)}.log"
+        with path.open("wb") as log:
+            process = subprocess.Popen(
                 ["bash", "-c", self.here(line)],
                 stdout=log,
                 stderr=log,
@@ -150,7 +150,7 @@ class World:
                 cwd=self.machine,
                 start_new_session=True,  # with its children it is one group, which `close` ends
             )
-        )
+        self.background.append(process)
 
     def background_log(self, number: int) -> str:
         """What a command in the background has printed so far."""
@@ -203,7 +203,8 @@ class World:
             check=True,
         )
         (wheel,) = target.glob("taskcred-*.whl")
-        (target / "constraints.txt").write_text(f"taskcred @ {wheel.as_uri()}\n")
+        version = wheel.name.split("-")[1]
+        (target / "constraints.txt").write_text(f"taskcred=={version}\n")
 
     def here(self, text: str) -> str:
         """The page's text with this server's address and ids."""
