@@ -67,7 +67,7 @@ def test_a_services_run_says_for_whom_and_by_whom(
         assert "by Notebook server" in page
         assert "report.ipynb &lt;7&gt;" in page
     assert (f"carried out by {who}" in listed) == (task == "notebook")
-    assert who in shown
+    assert f"{who[0].upper()}{who[1:]}" in shown
     assert ("Begins as soon as Notebook server takes it up." in shown) == (task == "notebook")
 
 
@@ -96,6 +96,6 @@ def test_an_owners_own_run_is_carried_out_on_their_machine(
     run = runs.start(house.ctx, me, task="notebook", parameters={})
     executions.begin(house.ctx, me, run.id)
     page = client(ada).get(f"/runs/{run.id}").text
-    assert page.count("you, on your own machine") == 2
+    assert page.count("You, on your own machine") == 2
     assert "on your own machine" in client(ada).get("/profile/tokens").text
     assert "Run this task again" not in page
