@@ -231,7 +231,7 @@ def verify_offer(
     if unknown or not tasks:
         raise InvalidRequestError(
             f"The service may not start the task {unknown[0][:64]!r}." if unknown else "No task is named.",
-            hint="Name tasks that the service is registered for; `GET /v1/services` lists them.",
+            hint="Ask whoever runs the service for the names of its tasks; the operator registers it for more.",
             code="task_not_offered",
             field="tasks",
         )
