@@ -25,7 +25,7 @@ from taskcred.iam import tables as iam
 from taskcred.revocations import Revocation
 from taskcred.services import credentials as credential_services
 from taskcred.services import grant_endings, intent_ending, registry, usability
-from taskcred.store import audit, credentials, grants, migrate, services
+from taskcred.store import audit, credentials, events, grants, migrate, services
 from taskcred.store import tables as t
 from taskcred.store.engine import sqlite_engine
 
@@ -66,6 +66,7 @@ def make_safe(
         migrate.upgrade(engine)
         with engine.begin() as connection:
             _end_what_is_short_lived(connection, now)
+            events.leave_gap(connection)
             if revoked is None:
                 locked = _lock_all(connection, created_at, now)
                 disabled = services.disable_all(connection)

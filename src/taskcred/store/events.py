@@ -26,6 +26,7 @@ EventType = Literal[
 State = Literal["open", "sent", "given_up", "no_webhook"]
 _OPEN: Final = sa.literal("open", literal_execute=True)  # for the partial index
 _ERROR: Final = 512
+_GAP: Final = 10_000_000  # more events than were told since any backup
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,20 @@ def close_of_ended_services(connection: sa.Connection, now: datetime) -> int:
         c.state == _OPEN, c.service_id.in_(ended), c.next_try_at.is_not(None)
     )
     return connection.execute(query.values(state="no_webhook", next_try_at=None, closed_at=now)).rowcount
+
+
+def leave_gap(connection: sa.Connection) -> None:
+    """After the restore of a backup: what was told since had ids that must not be told again, since services
+    go on polling after the last id they saw. Of SQLite, as backups are."""
+    named = {"name": service_events.name, "gap": _GAP}
+    connection.execute(
+        sa.text(
+            "INSERT INTO sqlite_sequence (name, seq) SELECT :name, 0"
+            " WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = :name)"
+        ),
+        {"name": service_events.name},
+    )
+    connection.execute(sa.text("UPDATE sqlite_sequence SET seq = seq + :gap WHERE name = :name"), named)
 
 
 def forget(connection: sa.Connection, before: datetime, limit: int) -> int:

@@ -15,7 +15,7 @@ from taskcred.domain.grants import GrantEnd, GrantState
 from taskcred.domain.permissions import Authentication, Principal
 from taskcred.domain.runs import Executor, RunState
 from taskcred.domain.tasks import Task, TaskKind
-from taskcred.services import grants, registry, runs, starting
+from taskcred.services import events, grants, registry, runs, starting
 from taskcred.services.context import Context
 from taskcred.services.registry import NewService
 from taskcred.store import audit
@@ -74,6 +74,24 @@ def test_what_was_withdrawn_or_narrowed_since_stays_so(
     with after.store.read() as connection:
         newest = audit.of_owner(connection, "acc", owners[0].iam_id)[:2]
     assert [each.event.action for each in newest] == ["run:end", "grant:end"]
+
+
+@pytest.mark.parametrize("told_before", [0, 2])
+def test_a_service_that_polls_misses_nothing_that_follows(
+    before: Installation, ctx: Context, opened: Opened, tmp_path: Path, told_before: int
+) -> None:
+    service_id = _service(ctx)
+    for number in range(told_before):
+        grants.give(ctx, _owner(ctx, f"IBMid-{number}"), service_id=service_id, tasks=["read"])
+    backup(before.settings, tmp_path / "then.tar")
+    grants.give(ctx, _owner(ctx, "IBMid-since"), service_id=service_id, tasks=["read"])
+    service = Principal(f"service:{service_id}", "", Authentication.SERVICE)
+    seen = events.poll(ctx, service)[-1].id
+
+    after = dataclasses.replace(restored(before, tmp_path / "then.tar", opened).ctx, tasks=TASKS)
+    grants.give(after, _owner(after, "IBMid-later"), service_id=service_id, tasks=["read"])
+    (event,) = events.poll(after, service, after=seen)
+    assert event.data["iam_id"] == "IBMid-later"
 
 
 @pytest.mark.promise("empty-means-no")
