@@ -1,8 +1,8 @@
 """A command run in place of this process: its streams are ours, signals to us reach it, its end is ours.
 
-On a terminal the command stays in our process group, as in any pipeline: the terminal itself tells Ctrl-C and
-Ctrl-Z to all of the group, and we leave them to the command. Elsewhere (cron, systemd) it gets a group of its
-own, which gets the signals that we get.
+In a terminal's foreground the command stays in our process group, as in any pipeline: the terminal itself tells
+Ctrl-C and Ctrl-Z to all of the group, and we leave them to the command. Elsewhere (cron, systemd, a job in the
+background) it gets a group of its own, which gets the signals that we get.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Final, Self
@@ -55,7 +54,7 @@ class Child:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
         self._command: Final = list(command)
         self._environment: Final = dict(environment)
-        self._shares_group: Final = sys.stdin.isatty()
+        self._shares_group: Final = _is_in_foreground()
         self._process: subprocess.Popen[bytes] | None = None
         self._handlers: Final = contextlib.ExitStack()
         self.forwarded: int | None = None  # the last signal that was passed on
@@ -113,6 +112,21 @@ class Child:
         except subprocess.TimeoutExpired:
             return None
         return code if code >= 0 else 128 - code
+
+
+def _is_in_foreground() -> bool:
+    """Whether a terminal tells our process group its keys, whatever standard input is: a command in another
+    group could not read them."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False  # there is none
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False
+    finally:
+        os.close(terminal)
 
 
 @contextlib.contextmanager

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,6 +66,7 @@ class Machine:
             text=True,
             env=self.environment,
             cwd=self.home,
+            start_new_session=True,  # away from the terminal that the tests may have
             **streams,
         )
 
@@ -225,15 +228,14 @@ def terminal() -> Iterator[tuple[int, int]]:
 
 def test_on_a_terminal_ctrl_c_is_the_commands(own: Machine, owner: Owner, terminal: tuple[int, int]) -> None:
     ours, theirs = terminal
-    script = "trap 'echo caught; exit 5' INT; echo ready; while :; do sleep 0.1; done"
+    script = "trap 'echo caught; exit 5' INT; read key </dev/tty; echo $key; while :; do sleep 0.1; done"
     process = own.start(
         *("--", "sh", "-c", script),
-        stdin=theirs,
         stderr=theirs,
-        start_new_session=True,
-        preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+        preexec_fn=lambda: fcntl.ioctl(theirs, termios.TIOCSCTTY, 0),  # standard input is a pipe
     )
     os.close(theirs)
+    os.write(ours, b"ready\n")
     assert ready(process) == "ready"
     os.write(ours, b"\x03")
     out, _ = process.communicate(timeout=60)
