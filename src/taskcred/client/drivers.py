@@ -85,7 +85,7 @@ class SyncDriver:
         arguments = _arguments(self.connection, step)
         try:
             answer = self._client().request(**arguments)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _no_answer(self.connection, error) from error
         return _response(answer)
 
@@ -142,7 +142,7 @@ class AsyncDriver:
         arguments = _arguments(self.connection, step)
         try:
             answer = await self._client().request(**arguments)
-        except httpx.TransportError as error:
+        except httpx.RequestError as error:
             raise _no_answer(self.connection, error) from error
         return _response(answer)
 
@@ -206,7 +206,7 @@ def _response(answer: httpx.Response) -> Response:
     )
 
 
-def _no_answer(connection: Connection, error: httpx.TransportError) -> TaskcredError:
+def _no_answer(connection: Connection, error: httpx.RequestError) -> TaskcredError:
     """httpx's exceptions name hosts and certificates, never what was sent."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return ConfigurationError(
