@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from typing import Any
 
@@ -152,6 +153,13 @@ def remove_trusts(connection: sa.Connection, service_id: str) -> None:
     connection.execute(t.service_trusts.delete().where(t.service_trusts.c.service_id == service_id))
 
 
+def note_trust_use(connection: sa.Connection, trust_id: str, now: datetime) -> None:
+    """A token was let in by the trust."""
+    connection.execute(
+        t.service_trusts.update().where(t.service_trusts.c.id == trust_id).values(last_used_at=now)
+    )
+
+
 def forget_trust(connection: sa.Connection, trust_id: str) -> None:
     """Delete one trust, whosever it is."""
     connection.execute(t.service_trusts.delete().where(t.service_trusts.c.id == trust_id))
@@ -197,6 +205,13 @@ def is_administrator(connection: sa.Connection, service_id: str, iam_id: str) ->
     c = t.service_administrators.c
     query = sa.select(c.iam_id).where(c.service_id == service_id, c.iam_id == iam_id)
     return connection.execute(query).first() is not None
+
+
+def titles(connection: sa.Connection, service_ids: Collection[str]) -> dict[str, str]:
+    """id -> name as owners read it; ended services too."""
+    c = t.services.c
+    query = sa.select(c.id, c.title, c.name).where(c.id.in_(service_ids))
+    return {row.id: row.title or row.name for row in connection.execute(query)}
 
 
 def view(connection: sa.Connection, row: sa.Row[Any], now: datetime) -> ServiceView:
@@ -246,4 +261,5 @@ def _trust(row: sa.Row[Any]) -> TrustView:
         ca_file=row.ca_file,
         created_at=row.created_at,
         created_by=row.created_by,
+        last_used_at=row.last_used_at,
     )

@@ -10,11 +10,12 @@ from flask import Response, request
 from flask.typing import ResponseReturnValue
 
 from taskcred.domain.permissions import Permission
+from taskcred.domain.services import id_of
 from taskcred.errors import NotFoundError
 from taskcred.http.authentication import context as ctx
 from taskcred.services import access
 from taskcred.services.authorize import authorize
-from taskcred.store import audit
+from taskcred.store import audit, services
 from taskcred.web import words
 from taskcred.web.frame import blueprint, go, me, render, say
 
@@ -45,10 +46,14 @@ def end_access(attempt_id: str) -> ResponseReturnValue:
 def activity() -> ResponseReturnValue:
     """Your own audit events, newest first."""
     events = _events(request.args.get("before", type=int), _PAGE + 1)
+    actors = {stored.event.actor.id for stored in events}
+    with ctx().store.read() as connection:
+        titles = services.titles(connection, {id_of(who) for who in actors if who.startswith("service:")})
     return render(
         "activity.html",
         title="Activity",
         events=events[:_PAGE],
+        services=titles,
         older=events[_PAGE - 1].id if len(events) > _PAGE else None,
         paged="before" in request.args,
     )

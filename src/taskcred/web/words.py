@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Literal
@@ -150,8 +151,9 @@ def action(name: str) -> str:
     return _ACTIONS.get(name, name)
 
 
-def actor(who: str, reader: str) -> str:
-    """Who did it, as `reader` would say: "You", "A worker (embedded)", "taskcred itself"."""
+def actor(who: str, reader: str, services: Mapping[str, str]) -> str:
+    """Who did it, as `reader` would say: "You", "A worker (embedded)", "taskcred itself"; `services` are
+    names by id."""
     kind, _, name = who.partition(":")
     if who == reader:
         return "You"
@@ -165,7 +167,7 @@ def actor(who: str, reader: str) -> str:
         case "run":
             return "The run"
         case "service":
-            return "A service"
+            return f"The service {services.get(name, name)}"
         case _:
             return who
 

@@ -63,7 +63,8 @@ def test_every_audit_action_has_words() -> None:
     source = "".join(path.read_text() for path in Path(taskcred.__file__).parent.rglob("services/*.py"))
     used = set(
         re.findall(
-            r'"((?:attempt|credential|key|prompt|run|schedule|session|token|intent|notice):[a-z_]+)"', source
+            r'"((?:attempt|credential|key|prompt|run|schedule|session|token|intent|notice|grant):[a-z_]+)"',
+            source,
         )
     )
     assert len(used) > 20
@@ -79,7 +80,9 @@ def test_every_audit_action_has_words() -> None:
         ("operator", "An operator of this server"),
         ("worker:embedded", "A worker (embedded)"),
         ("run:0815", "The run"),
+        ("service:1", "The service Notebooks"),
+        ("service:2", "The service 2"),
     ],
 )
 def test_actors_are_named_as_the_reader_would(who: str, said: str) -> None:
-    assert words.actor(who, "IBMid-1") == said
+    assert words.actor(who, "IBMid-1", {"1": "Notebooks"}) == said
