@@ -75,6 +75,7 @@ class TaskcredTask(Task):
         headers = dict(options.pop("headers", None) or {})
         task_id = task_id or uuid()
         started = None
+        is_ours = run_id is None  # the run: what becomes of it is nobody else's to care for
         if grant_id is not None:
             started = self.taskcred.start_run(
                 self.taskcred_task,
@@ -93,9 +94,9 @@ class TaskcredTask(Task):
         try:
             result = super().apply_async(args, kwargs, task_id, headers=headers, **options)
         except Exception:
-            # Nobody will carry it out: its owner should not see it wait for a week.
-            with suppress(TaskcredError):
-                self.taskcred.cancel_run(headers[RUN_HEADER])
+            if is_ours:  # nobody will carry it out: its owner should not see it wait for a week
+                with suppress(TaskcredError):
+                    self.taskcred.cancel_run(headers[RUN_HEADER])
             raise
         if started is not None:
             result.run = started
