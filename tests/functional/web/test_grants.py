@@ -14,8 +14,9 @@ import pytest
 from taskcred.domain.grants import GrantState
 from taskcred.services import grants, registry
 from taskcred.store import audit
+from taskcred.store import grants as grants_store
 from tests.browser.house import House, Resident
-from tests.functional.web.conftest import Client, form_token
+from tests.functional.web.conftest import Client, form_token, post
 
 BACK = "https://notebooks.example.test/back?from=taskcred"
 
@@ -306,3 +307,21 @@ def test_anothers_grant_is_no_page(house: House, ada: Resident, client: Client) 
     answer = stranger.post(f"/profile/grants/{grant.id}/end", data={"csrf_token": token})
     assert answer.status_code == 404
     assert _given(house, ada)[0].state is GrantState.ACTIVE
+
+
+def test_who_acts_for_a_service_id_is_asked_for_it_and_gives_its_grant(
+    house: House, ada: Resident, client: Client
+) -> None:
+    robot = house.provider.add_service_id(ada.account_id, "nightly")
+    house.provider.allow_act(ada.iam_id, robot)
+    browser = client(ada)
+    post(browser, "/account", account_id=f"act-for:{robot}", return_to="/")
+    link = _link(_service(house))
+    assert "Let Notebook server start work as the service id nightly?" in browser.get(link).text
+    assert _answer(browser, link, "allow").status_code == 303
+    assert _given(house, ada) == []
+    with house.ctx.store.read() as connection:
+        (grant,) = grants_store.of_owner(
+            connection, ada.account_id, robot, now=house.ctx.clock.now(), limit=2
+        )
+    assert (grant.iam_id, grant.acting_iam_id) == (robot, ada.iam_id)
