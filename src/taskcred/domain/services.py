@@ -59,6 +59,7 @@ class TrustView:
     ca_file: str
     created_at: datetime
     created_by: str
+    last_used_at: datetime | None
 
 
 @dataclass(frozen=True, slots=True)

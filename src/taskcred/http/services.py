@@ -69,6 +69,7 @@ class ServiceTrust(Told):
     audience: str
     jwks_url: str = Field(description="Where the issuer's keys are; empty: found by discovery.")
     created_at: datetime
+    last_used_at: datetime | None
 
 
 class ServiceAdministrator(Told):

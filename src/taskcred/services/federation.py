@@ -12,6 +12,7 @@ import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,7 +24,7 @@ from taskcred.errors import ConflictError, InvalidRequestError, InvalidTokenErro
 from taskcred.ports import TrustedIssuers
 from taskcred.services.context import Context
 from taskcred.services.service_door import By, enter, for_change, record, seen, to_read
-from taskcred.services.service_secrets import as_principal
+from taskcred.services.service_entry import let_in
 from taskcred.services.sessions import Visit
 from taskcred.store import audit, changes
 from taskcred.store import services as store
@@ -124,7 +125,8 @@ def log_in(ctx: Context, issuers: TrustedIssuers, raw_token: str, visit: Visit) 
         raise _refused()
     with ctx.store.read() as connection:
         row = to_read(connection, service_id)
-    return as_principal(row, visit)
+    note_use = partial(store.note_trust_use, trust_id=trust.id, now=ctx.clock.now())
+    return let_in(ctx, row, visit, trust.last_used_at, note_use)
 
 
 def _verify(ctx: Context, new: NewTrust) -> None:

@@ -10,34 +10,32 @@ import base64
 import hmac
 import secrets
 import uuid
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 import sqlalchemy as sa
 
 from taskcred.domain.keytext import SERVICE_SECRET_PREFIX, new_key
-from taskcred.domain.permissions import Authentication, Principal
+from taskcred.domain.permissions import Principal
 from taskcred.domain.secret import Secret
-from taskcred.domain.services import LONGEST_OVERLAP, OVERLAP, ServiceState, ServiceView, principal_id
+from taskcred.domain.services import LONGEST_OVERLAP, OVERLAP, ServiceView
 from taskcred.errors import (
     ConflictError,
-    ForbiddenError,
     InvalidRequestError,
     InvalidTokenError,
     NotFoundError,
     RecordNotFoundError,
-    StoreBusyError,
     TaskcredError,
 )
 from taskcred.services.context import Context
 from taskcred.services.service_door import By, enter, for_change, record, seen
+from taskcred.services.service_entry import let_in
 from taskcred.services.sessions import Visit
 from taskcred.store import changes
 from taskcred.store import services as store
 
-_NOTED_EVERY: Final = timedelta(minutes=1)  # a write for each request would be too many
 _WEBHOOK_BYTES: Final = 32  # Standard Webhooks: 24 to 64
 
 
@@ -199,27 +197,6 @@ def authenticate(ctx: Context, client_id: str, secret: Secret, visit: Visit) -> 
             hint="Ask an administrator of the service for a new one: `taskcred admin service rotate-secret`.",
             code="invalid_client",
         )
-    principal = as_principal(row, visit)
-    if found.last_used_at is None or now - found.last_used_at >= _NOTED_EVERY:
-        # A request must not fail because it could not be counted.
-        with suppress(StoreBusyError), ctx.store.write() as connection:
-            store.note_secret_use(connection, found.id, now)
-    return principal
-
-
-def as_principal(row: sa.Row[Any], visit: Visit) -> Principal:
-    """The service of this row, which has proved itself. Raises ForbiddenError (`service_disabled`)."""
-    if row.state != ServiceState.ACTIVE:
-        raise ForbiddenError(
-            f"The service {row.name!r} is disabled.",
-            hint="An administrator of the service, or the operator, enables it again.",
-            code="service_disabled",
-        )
-    return Principal(
-        principal_id(row.id),
-        "",
-        Authentication.SERVICE,
-        name=row.title or row.name,
-        request_id=visit.request_id,
-        address=visit.address,
+    return let_in(
+        ctx, row, visit, found.last_used_at, partial(store.note_secret_use, secret_id=found.id, now=now)
     )

@@ -53,6 +53,7 @@ service_trusts = sa.Table(
     sa.Column(
         "ca_file", sa.String(1024), nullable=False, server_default=""
     ),  # empty: the system's authorities
+    sa.Column("last_used_at", Instant),
     sa.Column("created_at", Instant, nullable=False),
     sa.Column("created_by", sa.String(128), nullable=False),
     sa.UniqueConstraint("issuer", "subject", "audience"),

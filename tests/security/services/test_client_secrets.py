@@ -9,7 +9,7 @@ import pytest
 
 from taskcred.domain.secret import Secret
 from taskcred.services import registry, service_secrets
-from taskcred.store import audit
+from taskcred.store import audit, tables
 from taskcred.store import service_tables as t
 from tests.support.site import Site, make_site
 
@@ -61,9 +61,15 @@ def test_a_secret_does_not_open_other_doors(site: Site) -> None:
 def test_a_disabled_service_is_refused_at_once_and_told_so(site: Site) -> None:
     service = site.service()
     assert service.client.get(SELF).status_code == 200
+    site.clock.advance(timedelta(minutes=1))
     registry.disable(site.ctx, audit.OPERATOR, service.id)
     answer = service.client.get(SELF)
     assert (answer.status_code, answer.get_json()["code"]) == (403, "service_disabled")
+    assert service.client.get(SELF).status_code == 403
+    with site.ctx.store.read() as connection:
+        rows = connection.execute(tables.audit_events.select()).all()
+    refused = [row.actor for row in rows if (row.action, row.outcome) == ("service:enter", "refused")]
+    assert refused == [f"service:{service.id}"]  # once a minute, not for each request
     # Who does not hold the secret learns nothing of it.
     stranger = site.basic(service.id, service_secrets.draw_secret()).get(SELF)
     assert stranger.get_json()["code"] == "invalid_client"

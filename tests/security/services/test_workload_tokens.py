@@ -61,6 +61,7 @@ def call(site: Site, token: str) -> Any:
 def test_a_workload_is_its_service(site: Site, issuer: Issuer, service: ServiceCaller) -> None:
     answer = call(site, issuer.token(site.clock.now()))
     assert (answer.status_code, answer.get_json()["id"]) == (200, service.id)
+    assert answer.get_json()["trusts"][0]["last_used_at"]
 
 
 def test_an_audience_may_stand_alone(site: Site, issuer: Issuer) -> None:

@@ -139,6 +139,7 @@ def upgrade() -> None:
         sa.Column("audience", sa.String(length=512), nullable=False),
         sa.Column("jwks_url", sa.String(length=2048), server_default="", nullable=False),
         sa.Column("ca_file", sa.String(length=1024), server_default="", nullable=False),
+        sa.Column("last_used_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("created_at", taskcred.store.types.Instant(), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
         sa.ForeignKeyConstraint(
