@@ -6,12 +6,15 @@ describes every setting; a test compares the two.
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/\[\]\s]+):[0-9]{1,5}")
 
 
 def _seconds(value: Any) -> Any:
@@ -151,6 +154,13 @@ class ServiceSettings(Section):
         description="host:port entries that services' webhooks may call at private or loopback addresses; "
         "public ones they may call in any case.",
     )
+
+    @model_validator(mode="after")
+    def _ports_are_named(self) -> ServiceSettings:
+        for entry in self.webhook_allow:
+            if not _HOST_AND_PORT.fullmatch(entry):
+                raise ValueError(f'webhook_allow: {entry!r} is not "host:port"')
+        return self
 
 
 class RetentionSettings(Section):

@@ -128,6 +128,10 @@ def test_durations_are_seconds_or_have_a_unit(tmp_path: Path, written: str, seco
             "tasks.a.args: there is no such setting. Did you mean argv?",
         ),
         ('[server]\ntls_cert = "c"\n', "server: tls_cert and tls_key belong together"),
+        (
+            '[services]\nwebhook_allow = ["example.org"]\n',
+            "services: webhook_allow: 'example.org' is not \"host:port\"",
+        ),
         ('[jobs]\nisolation = "user"\n', 'jobs: isolation = "user" needs jobs.user'),
     ],
 )
