@@ -66,8 +66,14 @@ def end_restored(connection: sa.Connection, grant: GrantView, now: datetime) -> 
         live = attempt_store.live_of_run(connection, run.id)
         if live is not None:
             attempt_store.end(connection, live.id, AttemptOutcome.CANCELLED, ENDED_REASON, None, now)
-        values = {"state": RunState.CANCELLED, "ended_at": now, "reason": ENDED_REASON}
-        run_store.move(connection, run.id, (RunState(run.state),), **values)
+        run_store.move(
+            connection,
+            run.id,
+            (RunState(run.state),),
+            state=RunState.CANCELLED,
+            ended_at=now,
+            reason=ENDED_REASON,
+        )
         event = audit.Event(
             "run:end",
             "success",
