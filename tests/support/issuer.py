@@ -32,6 +32,9 @@ class Issuer:
         self.requests: Counter[str] = Counter()
         self.documents: dict[str, bytes] = {}
         self.status = 200
+        self.is_open = threading.Event()  # while it is not set, nothing is answered
+        self.is_open.set()
+        self.was_asked = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.publish(self.key)
@@ -73,6 +76,8 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 issuer.requests[self.path] += 1
+                issuer.was_asked.set()
+                issuer.is_open.wait(timeout=30)
                 body = issuer.documents.get(self.path, b"{}")
                 self.send_response(issuer.status)
                 self.send_header("Content-Length", str(len(body)))
@@ -94,6 +99,7 @@ class Issuer:
         try:
             yield self
         finally:
+            self.is_open.set()
             self._server.shutdown()
             thread.join()
             self._server.server_close()

@@ -105,9 +105,9 @@ def id_of(iam_id: str) -> str:
     return iam_id.removeprefix(_PRINCIPAL)
 
 
-def refuse_url(url: str, *, loopback: bool = True) -> str | None:
-    """Why `url` cannot be a service's: None where it is absolute, of https (with `loopback`: or of http on
-    this very machine), without user information and fragment."""
+def refuse_url(url: str) -> str | None:
+    """Why `url` cannot be a service's: None where it is absolute, of https, or of http on this very machine,
+    and without user information and fragment."""
     if len(url) > _LONGEST_URL or not _VISIBLE.fullmatch(url):
         return f"is not a URL of at most {_LONGEST_URL} visible ASCII characters"
     try:
@@ -123,12 +123,12 @@ def refuse_url(url: str, *, loopback: bool = True) -> str | None:
         return "has user information"
     if "\\" in url:
         return "has a backslash"
-    if parts.scheme == "https" or (loopback and parts.scheme == "http" and is_loopback(host)):
+    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)):
         return None
-    return "is neither of https nor of http on this machine" if loopback else "is not of https"
+    return "is neither of https nor of http on this machine"
 
 
-def is_loopback(host: str) -> bool:
+def _is_loopback(host: str) -> bool:
     """Whether `host` is this very machine, by its name or number."""
     try:
         return ipaddress.ip_address(host).is_loopback
