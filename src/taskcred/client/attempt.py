@@ -34,6 +34,7 @@ class _Live:
         self.session: Final = TaskSession(
             connection.url, begun.stand_in_key, ca_file=connection.ca_file, timeout=connection.timeout
         )
+        self._begun: Final = begun
         self._key: Final = begun.stand_in_key
         self._sdk_services: Final = begun.sdk_services
         self._connection: Final = connection
@@ -81,6 +82,11 @@ class _Live:
                 write_ca_file(Path(self._connection.ca_file), self._ca_file)
             variables |= ca_variables(str(self._ca_file))
         return variables
+
+    def kept(self) -> dict[str, Any]:
+        """JSON values for `Client.go_on`, where a process may be replaced before the attempt has ended. As
+        secret as the stand-in key that is among them."""
+        return {"run_id": self.run.id, **self._begun.kept()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(id={self.id!r}, number={self.number}, run={self.run.id!r})"

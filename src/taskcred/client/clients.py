@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from taskcred.client import operations
 from taskcred.client.attempt import AsyncAttempt, Attempt
 from taskcred.client.drivers import AsyncDriver, Connection, SyncDriver
-from taskcred.client.models import Event, Grant, Run
+from taskcred.client.models import Begun, Event, Grant, Run
 from taskcred.client.settings import Settings, Token, settings
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConfigurationError
@@ -135,6 +135,11 @@ class Client(_Configured[SyncDriver]):
         run, begun = self._driver.run(operations.begin_attempt(run_id, addresses))
         return Attempt(run, begun, self._driver)
 
+    def go_on(self, kept: Mapping[str, Any]) -> Attempt:
+        """The attempt that an earlier process began and `Attempt.kept` told of, under the same stand-in key.
+        Whether it still lives shows at the next heartbeat."""
+        return Attempt(self.run(kept["run_id"]), Begun.of(kept), self._driver)
+
     def events(self, after: int | None = None, limit: int = 100) -> list[Event]:
         """What happened to this service's runs and grants after the event with the id `after`, oldest first;
         at most `limit` (200), of the last 30 days."""
@@ -205,6 +210,10 @@ class AsyncClient(_Configured[AsyncDriver]):
         """As `Client.begin_attempt`."""
         run, begun = await self._driver.run(operations.begin_attempt(run_id, addresses))
         return AsyncAttempt(run, begun, self._driver)
+
+    async def go_on(self, kept: Mapping[str, Any]) -> AsyncAttempt:
+        """As `Client.go_on`."""
+        return AsyncAttempt(await self.run(kept["run_id"]), Begun.of(kept), self._driver)
 
     async def events(self, after: int | None = None, limit: int = 100) -> list[Event]:
         """As `Client.events`."""

@@ -106,6 +106,17 @@ class Begun(_Told):
             key = Secret(told["stand_in_key"])
         return super(Begun, cls).of({**told, "stand_in_key": key, "sdk_services": services})
 
+    def kept(self) -> dict[str, Any]:
+        """What `of` makes the same value of, in another process; as secret as the key."""
+        return {
+            "attempt_id": self.attempt_id,
+            "number": self.number,
+            "stand_in_key": self.stand_in_key.reveal(),  # whoever goes on with the attempt needs it
+            "heartbeat_seconds": self.heartbeat_seconds,
+            "silence_seconds": self.silence_seconds,
+            "sdk": {"services": list(self.sdk_services)},
+        }
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant(_Told):

@@ -103,12 +103,30 @@ def test_a_pod_that_is_deleted_takes_its_key_along(cluster: Cluster) -> None:
         session.token()
 
 
-def test_an_agent_that_died_goes_on_with_its_run_under_a_new_key(cluster: Cluster) -> None:
+@pytest.mark.promise("never-interrupted")
+def test_an_agent_that_died_goes_on_with_its_attempt(cluster: Cluster) -> None:
+    cluster.make_key()
+    pod = started(cluster.pod())
+    session = TaskSession(cluster.server.url, stand_in_key(pod))
+    assert mode(pod.shared / ".attempt") == 0o600
+    pod.processes["taskcred"].kill()
+    pod.processes["taskcred"].wait()
+    started(pod)
+    session.token()
+    (pod.shared / "exit-code").write_text("0")
+    eventually(lambda: cluster.runs()[0]["state"] == "succeeded", "the run has succeeded")
+    assert cluster.runs()[0]["attempts_made"] == 1
+    assert pod.stop("taskcred") == 0
+    assert not (pod.shared / ".attempt").exists()
+
+
+def test_without_its_attempt_an_agent_begins_another_of_the_same_run(cluster: Cluster) -> None:
     cluster.make_key()
     pod = started(cluster.pod())
     first = stand_in_key(pod)
     pod.processes["taskcred"].kill()
     pod.processes["taskcred"].wait()
+    (pod.shared / ".attempt").unlink()
     pod.start("taskcred")
     eventually(lambda: is_ready(pod) and stand_in_key(pod) != first, "there is a new key", within=60)
     (run,) = cluster.runs()

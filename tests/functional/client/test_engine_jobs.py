@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 from collections.abc import Callable
 from threading import Thread
@@ -142,3 +143,14 @@ def test_without_a_grant_the_refusal_names_the_consent_page(
         grant_of(client, owners, "ada", "train")
     assert refused.value.error_code == "no_grant"
     assert refused.value.action_url == client.consent_url(tasks=["train"])
+
+
+def test_another_process_goes_on_with_an_attempt(server: Server, owner: Owner, client_of: ClientOf) -> None:
+    run = run_of(client_of(server.url), job(owner))
+    first = client_of(server.url).begin_attempt(run.id)
+    kept = json.loads(json.dumps(first.kept()))
+    second = client_of(server.url).go_on(kept)
+    assert (second.id, second.number) == (first.id, first.number)
+    assert second.environment() == first.environment()
+    second.end("succeeded")
+    assert client_of(server.url).run(run.id).state == "succeeded"

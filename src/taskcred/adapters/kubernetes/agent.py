@@ -4,9 +4,9 @@ It runs as a native sidecar (an init container with `restartPolicy: Always`), so
 when the agent is ready, which it is when the files are there, and gets its SIGTERM after the main container
 has ended. How that went is in the file `exit-code`, written by the main container's last command.
 
-An agent that was started again finds its run by the same key and begins another attempt; the stand-in key of
-the one before ends then. Where the run has ended it stays, not ready, until it is told to stop: leaving would
-have it started again.
+An agent that was started again goes on with the attempt of the one before it, which is in the same volume, under
+the same stand-in key; without it, it finds its run by the same key and begins another attempt. Where the run has
+ended it stays, not ready, until it is told to stop: leaving would have it started again.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Agent:
         """Carry the run out. Raises what cannot be got over; then the kubelet starts the agent again."""
         try:
             if self._files.exit_code() is None:
-                self._carry_out(run_of(self._client, self._work.job).id)
+                self._carry_out()
             else:
                 self._say("ended: the main container has ended before")
         except ConflictError as error:
@@ -62,10 +62,13 @@ class Agent:
             self._files.remove_secrets()
         self._stop.wait()
 
-    def _carry_out(self, run_id: str) -> None:
+    def _carry_out(self) -> None:
         """Attempt after attempt, until one has ended the run."""
+        kept = self._files.read_attempt()
+        attempt = None if kept is None else self._client.go_on(kept)
+        run_id = run_of(self._client, self._work.job).id if attempt is None else attempt.run.id
         while not self._stop.is_set():
-            attempt = self._begin(run_id)
+            attempt = attempt or self._begin(run_id)
             if attempt is None:
                 return
             self._keep(attempt)
@@ -74,6 +77,7 @@ class Agent:
                 return
             self._files.remove_secrets()
             _log.warning("Attempt %d was taken away.", attempt.number)
+            attempt = None
             run = self._client.run(run_id)
             if run.is_final:
                 raise ended_meanwhile(run)
@@ -87,6 +91,7 @@ class Agent:
                 self._say(f"waiting: the run's owner answers at {parked.prompt_url}")
             else:
                 _log.info("Attempt %d of run %s has begun.", attempt.number, run_id)
+                self._files.write_attempt(attempt.kept())
                 return attempt
             run = self._answered(run_id)
             if run is None:
