@@ -219,7 +219,8 @@ def verify_offer(
     service = store.find_service(connection, service_id)
     if service is None or service.state == "ended":
         raise NotFoundError(
-            "There is no such service.", hint="Follow the link that the service gave you once more."
+            "There is no such service.",
+            hint="Check its client id, or follow the link that the service gave you once more.",
         )
     if service.state != "active":
         raise ConflictError(

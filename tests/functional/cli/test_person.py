@@ -307,6 +307,7 @@ def test_hints_name_the_command_that_helps(signed_in: Shell) -> None:
         (("run", "show", unknown), "taskcred run list"),
         (("schedule", "show", unknown), "taskcred schedule list"),
         (("prompt", "answer", unknown, "--generate"), "taskcred prompt list"),
+        (("grant", "end", unknown, "--yes"), "taskcred grant list"),
         (("run", "start", "nothing"), "taskcred task list"),
     ):
         assert cure in signed_in(*command).err
@@ -409,3 +410,22 @@ def test_records_are_rewrapped_backed_up_and_restored(cli: Shell, server: Server
     assert cli("restore", backup, "--data-dir", restored, stdin="n\n").code == 130
     assert not restored.exists()
     assert ok(cli("restore", backup, "--data-dir", restored, "--yes", "--json"))["data_dir"] == str(restored)
+
+
+def test_a_grant_is_given_seen_and_ended(signed_in: Shell, server: Server) -> None:
+    cli = signed_in
+    config = ("--data-dir", server.data_dir, "--config", server.directory / "taskcred.toml")
+    name = f"books-{secrets.token_hex(4)}"
+    made = ok(cli("admin", "service", "create", name, "--tasks", "long,fail", "--json", *config))
+    give = ("grant", "give", "--service", made["client_id"], "--task", "long", "--days", "30")
+    refused = cli(*give, stdin="n\n")
+    assert (refused.code, made["client_id"] in refused.err) == (130, True)
+    assert cli("grant", "list").err == "You have given no grants.\n"
+    given = ok(cli(*give, "--task", "fail", "--yes", "--json"))
+    assert (given["state"], given["tasks"]) == ("active", ["fail", "long"])
+    assert name in cli("grant", "list").out
+    assert "fail, long" in cli("grant", "show", given["id"]).out
+    ended = cli("grant", "end", given["id"], stdin="y\n")
+    assert ended.code == 0, ended.err
+    assert "ended, withdrawn by you" in ended.out
+    assert cli("grant", "give", "--service", str(uuid.uuid4()), "--task", "long", "--yes").code == 3
