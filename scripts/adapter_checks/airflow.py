@@ -51,19 +51,19 @@ def check(world: World) -> None:
     for step in world.steps:
         if step.text.startswith("$ taskcred key create"):
             world.run_in("waiting_for_credential")
-            eventually(lambda: _state(world) == "deferred", "the task is deferred", within=60)
+            eventually(lambda: _state(world) == "deferred", "the task is deferred", within=180)
             say("the run is parked and the task deferred: no worker slot is held")
         if step.place == "background":
             (world.machine / "airflow" / "dags" / "also.py").write_text(_ALSO)
         world.do(step)
         if step.place == "background":
-            eventually(lambda: is_up(_PAGES), "Airflow answers", within=120)
+            eventually(lambda: is_up(_PAGES), "Airflow answers", within=300)
             eventually(
                 lambda: "nightly_report" in world.run("airflow dags list"), "the DAG is read", within=60
             )
     world.run_in("running")
     world.disturb()
-    eventually(lambda: _state(world) in {"success", "failed"}, "the task ends", within=120)
+    eventually(lambda: _state(world) in {"success", "failed"}, "the task ends", within=300)
     logs = world.machine.glob("airflow/logs/dag_id=nightly_report/**/*.log")
     world.judge("\n".join(log.read_text() for log in logs))
     _retry(world)
@@ -73,7 +73,7 @@ def check(world: World) -> None:
 def _retry(world: World) -> None:
     """A retry is another attempt of the same run."""
     world.run("airflow dags unpause retried --yes")
-    eventually(lambda: _state(world, "retried") in {"success", "failed"}, "the retried task ends", within=120)
+    eventually(lambda: _state(world, "retried") in {"success", "failed"}, "the retried task ends", within=300)
     run = world.run_in("succeeded")
     if run["attempts_made"] != 2:
         raise SystemExit(f"The retry was no second attempt of its run: {run}")
@@ -83,10 +83,10 @@ def _retry(world: World) -> None:
 def _clear(world: World) -> None:
     """A task that is cleared while it runs ends its run, and the next try is another run."""
     world.run("airflow dags unpause cleared --yes")
-    eventually(lambda: (world.machine / "cleared").exists(), "the task waits", within=120)
+    eventually(lambda: (world.machine / "cleared").exists(), "the task waits", within=300)
     first = world.run_in("running")
     world.run("airflow tasks clear --yes cleared")
-    eventually(lambda: _state(world, "cleared") in {"success", "failed"}, "the cleared task ends", within=120)
+    eventually(lambda: _state(world, "cleared") in {"success", "failed"}, "the cleared task ends", within=300)
     second = world.run_in("succeeded")
     ended = world.answer("GET", f"/v1/runs/{first['id']}")
     if second["id"] == first["id"] or (ended["state"], ended["reason"]) != ("failed", _ENDED):

@@ -20,7 +20,7 @@ def check(world: World) -> None:
     world.run_in("running")
     world.disturb()
     done = world.background[-1]
-    eventually(lambda: done.poll() is not None, "the step ends", within=120)
+    eventually(lambda: done.poll() is not None, "the step ends", within=300)
     if done.returncode:
         raise SystemExit(f"The step failed:\n{world.background_log(-1)}")
     world.judge(world.run_in("succeeded")["progress_text"])

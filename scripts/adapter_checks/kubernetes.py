@@ -22,7 +22,7 @@ def check(world: World) -> None:
             if step.text.startswith("$ taskcred key create"):
                 pod = _apply(world, issuer)
                 pod.start("taskcred")
-                eventually(lambda pod=pod: "waiting" in _status(pod), "the agent waits", within=60)
+                eventually(lambda pod=pod: "waiting" in _status(pod), "the agent waits", within=180)
                 world.run_in("waiting_for_credential")
                 say(f"the run is parked; the startup probe is answered {pod.probe()}")
             world.do(step)
@@ -33,7 +33,7 @@ def check(world: World) -> None:
         world.run_in("running")
         world.disturb()
         pod.renew_token()
-        if pod.processes["main"].wait(120):
+        if pod.processes["main"].wait(300):
             raise SystemExit(f"The main container failed:\n{pod.log('main')}")
         world.run_in("succeeded")
         world.judge(pod.log("main"))

@@ -20,11 +20,11 @@ def check(world: World) -> None:
             say("the run is parked, and the flow's log says where its owner answers")
         world.do(step)
         if step.text.startswith("$ prefect server start"):
-            eventually(lambda: is_up(_API), "Prefect's server answers", within=120)
+            eventually(lambda: is_up(_API), "Prefect's server answers", within=300)
     world.run_in("running")
     world.disturb()
     flow = world.background[-1]
-    eventually(lambda: flow.poll() is not None, "the flow ends", within=120)
+    eventually(lambda: flow.poll() is not None, "the flow ends", within=300)
     if flow.returncode:
         raise SystemExit(f"The flow failed:\n{world.background_log(-1)}")
     world.judge(world.run_in("succeeded")["progress_text"])
