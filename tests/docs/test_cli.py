@@ -83,7 +83,13 @@ def test_every_command_can_answer_in_json_but_those_that_run_until_stopped() -> 
         for name, command in COMMANDS.items()
         if "--json" not in {o for p in command.params for o in p.opts}
     }
-    assert without == {"taskcred serve", "taskcred worker", "taskcred keeper", "taskcred agent", "taskcred exec"}
+    assert without == {
+        "taskcred serve",
+        "taskcred worker",
+        "taskcred keeper",
+        "taskcred agent",
+        "taskcred exec",
+    }
 
 
 def mentioned() -> set[str]:
