@@ -17,6 +17,7 @@ from taskcred.client.heartbeat import Heartbeat
 from taskcred.client.models import Begun, Run
 from taskcred.client.session import TaskSession
 from taskcred.domain.job_environment import ca_variables, job_variables
+from taskcred.domain.shown import plain
 from taskcred.errors import TaskcredError
 
 _LONGEST_TEXT: Final = 256  # characters that the server takes
@@ -60,13 +61,14 @@ class _Live:
 
     def progress(self, done: int, total: int, text: str = "") -> None:
         """How far the job is, for the pages; sent with the next heartbeat."""
-        self._beat.tell(progress={"done": done, "total": total, "text": text[:_LONGEST_TEXT]})
+        self._beat.tell(progress={"done": done, "total": total, "text": _sendable(text)[:_LONGEST_TEXT]})
 
     def output(self, text: str) -> None:
         """What the job printed, for the pages; sent with the next heartbeats."""
         if text:
-            # What JSON cannot carry or the server not keep: half a surrogate pair, NUL.
-            self._beat.tell(output=text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode())
+            self._beat.tell(
+                output=_encodable(text.replace("\x00", "\ufffd"))
+            )  # a NUL the server does not keep
 
     def environment(self, services: Iterable[str] = ()) -> dict[str, str]:
         """Variables for a child process, to be laid over a copy of this one's: the stand-in key where IBM's
@@ -92,7 +94,11 @@ class _Live:
         return f"{type(self).__name__}(id={self.id!r}, number={self.number}, run={self.run.id!r})"
 
     def _over(self, outcome: str, reason: str, exit_code: int | None, *, again: bool) -> dict[str, Any]:
-        said: dict[str, Any] = {"outcome": outcome, "reason": reason[:_LONGEST_REASON], "again": again}
+        said: dict[str, Any] = {
+            "outcome": outcome,
+            "reason": _sendable(reason)[:_LONGEST_REASON],
+            "again": again,
+        }
         return said if exit_code is None else said | {"exit_code": exit_code}
 
     def _leaving(self, error: BaseException) -> tuple[Outcome, str]:
@@ -182,3 +188,13 @@ class AsyncAttempt(_Live):
             await self.end(*self._leaving(error))
         except TaskcredError as problem:  # as above
             error.add_note(f"taskcred could not be told: {problem}")
+
+
+def _sendable(text: str) -> str:
+    """A text for the pages, as the server takes it: a job's words may hold colours of a terminal."""
+    return plain(_encodable(text))
+
+
+def _encodable(text: str) -> str:
+    """Without halves of surrogate pairs, which JSON cannot carry."""
+    return text.encode("utf-8", "replace").decode()

@@ -207,7 +207,8 @@ def _response(answer: httpx.Response) -> Response:
 
 
 def _no_answer(connection: Connection, error: httpx.RequestError) -> TaskcredError:
-    """httpx's exceptions name hosts and certificates, never what was sent."""
+    """httpx's exceptions name hosts and certificates; of what was sent, only what no header may hold, which
+    `settings` has refused."""
     if "CERTIFICATE_VERIFY_FAILED" in str(error):
         return ConfigurationError(
             f"The certificate of {connection.url} is not trusted here.",

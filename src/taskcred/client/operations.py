@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -13,7 +14,7 @@ from taskcred.client.models import Begun, Event, Grant, Run, understood
 from taskcred.client.protocol import Operation, Pause, Request, ask
 from taskcred.domain.runs import FINAL_STATES, RunState
 from taskcred.domain.secret import Secret
-from taskcred.errors import ConflictError, KeyRefusedError, RequestError
+from taskcred.errors import ConflictError, InvalidRequestError, KeyRefusedError, RequestError
 
 UNTIL: Final[Collection[str]] = frozenset({RunState.QUEUED, RunState.RUNNING, *FINAL_STATES})
 _API_KEY_GRANT: Final = "urn:ibm:params:oauth:grant-type:apikey"
@@ -117,7 +118,8 @@ def end_attempt(
     taken away before; saying the same twice is no conflict."""
     path = f"{_of_run(run_id)}/attempts/{attempt_id}"
     for news in unsent:
-        yield from ask(Request("POST", f"{path}/heartbeat", body=dict(news)), patience)
+        with suppress(InvalidRequestError):  # news that cannot be told must not keep the end from being told
+            yield from ask(Request("POST", f"{path}/heartbeat", body=dict(news)), patience)
     return Run.of((yield from ask(Request("POST", f"{path}/end", body=dict(said)), patience)).value)
 
 

@@ -81,6 +81,12 @@ def server_url(url: str | None) -> str:
         raise ConfigurationError(
             f"{url!r} is not the URL of a server.", hint="Write it like https://taskcred.example.org."
         )
+    if "@" in parts.netloc:
+        # Not the URL: what stands there may be a password, and every error names the URL.
+        raise ConfigurationError(
+            "The URL of the server holds user information.",
+            hint="Write it like https://taskcred.example.org.",
+        )
     return url.rstrip("/")
 
 
@@ -129,12 +135,23 @@ def _basic(client_id: str, secret: Secret) -> Callable[[], Mapping[str, str]]:
 
 def _workload(path: Path) -> Callable[[], Mapping[str, str]]:
     """Read anew for each request: whoever gives the token replaces it before it ends."""
-    return lambda: {"Authorization": f"Bearer {_read(path)}"}
+    return lambda: {"Authorization": f"Bearer {_in_header(_read(path))}"}
 
 
 def _bearer(token: Token) -> Callable[[], Mapping[str, str]]:
-    # The server needs the text: it is the caller's access token.
-    return lambda: {"Authorization": f"Bearer {_secret(token() if callable(token) else token).reveal()}"}
+    return lambda: {"Authorization": f"Bearer {_in_header(token() if callable(token) else token)}"}
+
+
+def _in_header(token: str | Secret) -> str:
+    """The text, which the server needs: it is the caller's access token. What no header carries is refused
+    here, without the text: httpx would quote it."""
+    text = _secret(token).reveal().strip()  # a token from a file ends with its line
+    if not text or not text.isascii() or not text.isprintable():
+        raise ConfigurationError(
+            "The access token is empty, or holds characters that no access token has.",
+            hint="Give the whole token, and nothing besides.",
+        )
+    return text
 
 
 def _secret(text: str | Secret) -> Secret:

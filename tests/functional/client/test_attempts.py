@@ -57,6 +57,18 @@ def test_an_exception_fails_the_run_with_its_type_only(client: Client, owner: Ow
     assert (ended.state, ended.reason) == ("failed", "ZeroDivisionError in the job.")
 
 
+@pytest.mark.promise("never-interrupted")
+def test_whatever_a_job_says_its_end_is_told(client: Client, owner: Owner) -> None:
+    run = client.start_run("train", subject_token=owner.token)
+    attempt = client.begin_attempt(run.id)
+    attempt.progress(-1, 3, "counted wrongly")
+    time.sleep(1.5)
+    attempt.progress(1, 3, "\x1b[32mgreen\u009b0m \u202edlo")
+    ended = attempt.end("failed", "\x1b[31mred\udcff: no\rsuch file")
+    assert (ended.state, ended.reason) == ("failed", "\ufffd[31mred?: no\ufffdsuch file")
+    assert ended.progress_text == "\ufffd[32mgreen\ufffd0m \ufffddlo"
+
+
 def test_an_attempt_may_be_followed_by_another(client: Client, owner: Owner) -> None:
     run = client.start_run("train", subject_token=owner.token)
     with client.begin_attempt(run.id) as attempt:

@@ -202,3 +202,12 @@ def test_reprs_hold_no_secret() -> None:
         lambda: Response(200, {"set-cookie": secret}, secret.encode()),
     ]
     assert all(secret not in repr(make()) for make in shown)
+
+
+@pytest.mark.promise("never-interrupted")
+def test_news_that_are_refused_do_not_keep_the_end_from_being_told(clock: Clock) -> None:
+    run = answer(200, {"id": "r", "task": "t", "state": "succeeded"})
+    end = operations.end_attempt("r", "a", {"outcome": "succeeded"}, [{"output": "x"}, {}], 20)
+    ended, sent, _ = drive(end, iter([answer(400, {"detail": "No."}), answer(200, {}), run]), clock)
+    assert ended.state == "succeeded"
+    assert [each.path.rpartition("/")[2] for each in sent] == ["heartbeat", "heartbeat", "end"]

@@ -72,6 +72,20 @@ def test_an_access_token_may_be_a_function() -> None:
     assert (who(found), who(found)) == ("Bearer one", "Bearer two")
 
 
+@pytest.mark.parametrize("wrong", ["a-secret-text\r\nX: y", "a-secret-t\u00e9xt", "", " \n"])
+def test_what_no_header_carries_is_refused_without_its_text(wrong: str) -> None:
+    with pytest.raises(errors.ConfigurationError) as refused:
+        who(read(url=URL, access_token=wrong))
+    assert "a-secret" not in repr(refused.value) + str(refused.value.__cause__)
+    assert who(read(url=URL, access_token="from-a-file\n")) == "Bearer from-a-file"
+
+
+def test_a_password_in_the_url_is_not_repeated() -> None:
+    with pytest.raises(errors.ConfigurationError) as refused:
+        read(url="https://me:a-secret-text@taskcred.example.org", access_token="t")
+    assert "a-secret-text" not in str(refused.value)
+
+
 @pytest.mark.parametrize(
     ("environment", "given"),
     [
