@@ -3,7 +3,7 @@
 A name is resolved once, what it resolves to is judged, and the address that was judged is the address that
 is connected to: whoever controls the name's DNS cannot point it elsewhere in between.
 
-- Link-local (cloud metadata), multicast, unspecified and reserved addresses are never called.
+- Link-local and other addresses of cloud metadata, multicast, unspecified and reserved ones are never called.
 - Private and loopback addresses only where an operator's list names host and port, and so means them.
 """
 
@@ -16,6 +16,11 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# Where clouds answer about a machine, besides link-local: Azure, Oracle, Alibaba, AWS, Google.
+_METADATA: Final = frozenset(
+    ipaddress.ip_address(text)
+    for text in ("168.63.129.16", "192.0.0.192", "100.100.100.200", "fd00:ec2::254", "fd20:ce::254")
+)
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
 
 
@@ -41,7 +46,13 @@ def is_permitted(text: str, *, explicit: bool) -> bool:
     address = _unwrapped(ipaddress.ip_address(text.partition("%")[0]))
     if address.is_loopback:
         return explicit
-    if address.is_link_local or address.is_multicast or address.is_unspecified or address.is_reserved:
+    if (
+        address in _METADATA
+        or address.is_link_local
+        or address.is_multicast
+        or address.is_unspecified
+        or address.is_reserved
+    ):
         return False
     return address.is_global or (explicit and address.is_private)
 

@@ -33,6 +33,10 @@ from taskcred.services import outbound
         ("64:ff9b::a9fe:a9fe", True, False),
         ("64:ff9b::5db8:d822", False, True),
         ("2002:a00:1::", False, False),
+        ("168.63.129.16", True, False),
+        ("192.0.0.192", True, False),
+        ("::ffff:168.63.129.16", True, False),
+        ("fd00:ec2::254", True, False),
     ],
 )
 def test_which_addresses_may_be_called(address: str, explicit: bool, permitted: bool) -> None:
