@@ -13,6 +13,7 @@ from typing import Any, Final
 import typer
 
 from taskcred.cli.exits import exit_code
+from taskcred.domain.shown import escaped, of_a_job, plain
 from taskcred.errors import TaskcredError
 
 _NO_WIDTH: Final = 10_000
@@ -20,17 +21,22 @@ _NO_WIDTH: Final = 10_000
 
 def data(value: Any) -> None:
     """One JSON document on standard output. Instants are ISO 8601 in UTC."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False, default=_plain))
+    typer.echo(escaped(json.dumps(value, indent=2, ensure_ascii=False, default=_plain)))
 
 
 def line(text: str = "") -> None:
     """A line of the result."""
-    typer.echo(text)
+    typer.echo(plain(text))
+
+
+def printed(text: str) -> str:
+    """What a job printed: to the letter in a pipe, on a terminal without what would steer that."""
+    return of_a_job(text) if sys.stdout.isatty() else text
 
 
 def note(text: str) -> None:
     """A line beside the result: on standard error."""
-    typer.echo(text, err=True)
+    typer.echo(plain(text), err=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:
@@ -76,7 +82,7 @@ def problem(error: TaskcredError, *, as_json: bool) -> None:
         if error.action_url:
             body["action_url"] = error.action_url
         document = {"error": {**error.details, **body}, "exit_code": int(exit_code(error))}
-        note(json.dumps(document, ensure_ascii=False, default=_plain))
+        note(escaped(json.dumps(document, ensure_ascii=False, default=_plain)))
         return
     note(f"taskcred: {error.message}")
     if error.hint:
@@ -121,8 +127,8 @@ def _words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value)
+        return escaped(json.dumps(value, ensure_ascii=False))
+    return plain(str(value))
 
 
 def _plain(value: Any) -> Any:

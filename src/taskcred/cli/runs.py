@@ -166,7 +166,7 @@ def output_(
     if as_json:
         output.data({"text": text, "truncated": truncated})
         return
-    typer.echo(text, nl=False)
+    typer.echo(output.printed(text), nl=False)
     if truncated:
         output.note("The output was longer than the task's limit; the rest was not kept.")
 

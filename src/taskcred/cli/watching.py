@@ -9,8 +9,10 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from taskcred.cli import output
 from taskcred.cli.client import Client
 from taskcred.domain.runs import FINAL_STATES
+from taskcred.domain.shown import plain
 
 _PERIOD: Final = 0.5  # seconds between polls
 
@@ -19,7 +21,12 @@ def follow(server: Client, run: str, *, quiet: bool) -> dict[str, Any]:
     """The run once it has ended. Its output goes to standard output unless `quiet`, the bar to standard
     error where that is a terminal."""
     console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with (
         Progress(
             *columns,
@@ -38,7 +45,10 @@ def follow(server: Client, run: str, *, quiet: bool) -> dict[str, Any]:
             seen = fresh or seen
             words = seen["progress_text"] or seen["state"].replace("_", " ")
             progress.update(
-                bar, description=words, completed=seen["progress_done"] or 0, total=seen["progress_total"]
+                bar,
+                description=plain(words),
+                completed=seen["progress_done"] or 0,
+                total=seen["progress_total"],
             )
             if not quiet:
                 shown.advance(seen["attempts_made"])
@@ -76,5 +86,5 @@ class _Shown:
             if part["next_after"] == self._after:
                 return
             self._after = part["next_after"]
-            sys.stdout.write(part["text"])
+            sys.stdout.write(output.printed(part["text"]))
             sys.stdout.flush()

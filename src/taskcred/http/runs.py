@@ -22,8 +22,8 @@ from taskcred.http.shapes import (
     Asked,
     IdempotencyHeader,
     IfNoneMatchHeader,
-    Name,
     PageQuery,
+    Reference,
     TaskName,
     Told,
     left_out,
@@ -94,7 +94,7 @@ class StartBody(Asked):
 
     task: TaskName
     parameters: dict[str, Any] = Field(default_factory=dict, description="As the task's schema asks.")
-    reference: Name = Field(
+    reference: Reference = Field(
         default=ABSENT,
         description="What the caller calls the run; told back, never looked at.",
         json_schema_extra=left_out,

@@ -38,6 +38,15 @@ Instant = Annotated[AwareDatetime, BeforeValidator(_instant)]
 
 # One line: no control characters, and something to see at the start.
 Name = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[^\x00-\x20\x7f][^\x00-\x1f\x7f]*$")]
+# As a name, and nothing that turns a line around: for what somebody else reads.
+Reference = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=256,
+        pattern=r"^[^\x00-\x20\x7f-\x9f\u2028-\u202e\u2066-\u2069][^\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]*$",
+    ),
+]
 Description = Annotated[str, Field(max_length=1024, pattern=r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$")]
 TaskName = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 

@@ -20,6 +20,7 @@ from taskcred.domain.runs import (
     RunState,
     decide_after_attempt,
 )
+from taskcred.domain.shown import plain
 from taskcred.errors import NotFoundError
 from taskcred.services import events
 from taskcred.services.context import Context
@@ -90,7 +91,7 @@ def end(
     `again` is the word of an executor that is no worker of ours. `actor` is who ends it where that is not
     its executor; `is_taken` where the executor does not know of it, and a service has to be told.
     """
-    now = ctx.clock.now()
+    now, reason = ctx.clock.now(), plain(reason)
     if not store.end(connection, attempt.id, outcome, reason[:_REASON], exit_code, now):
         return False
     changes.append(connection, "attempt", attempt.id, now)

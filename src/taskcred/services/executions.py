@@ -97,7 +97,8 @@ def heartbeat(
             _refuse_ended(attempt)
         store.beat(connection, [attempt_id], ctx.clock.now())
         if progress is not None:
-            reports.note_progress(connection, run_id, progress.done, progress.total, progress.text)
+            text = mask_standin_keys(progress.text)
+            reports.note_progress(connection, run_id, progress.done, progress.total, text)
         if output:
             reports.keep_output(ctx, connection, attempt, run.task, mask_standin_keys(output))
         return run.cancel_requested_at is not None

@@ -8,6 +8,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from taskcred.domain.runs import RunState
+from taskcred.domain.shown import plain
 from taskcred.errors import NotFoundError
 from taskcred.services.context import Context
 from taskcred.services.runs import UNKNOWN_TASK
@@ -88,7 +89,7 @@ def note_progress(connection: sa.Connection, run_id: str, done: int, total: int,
         (RunState.RUNNING,),
         progress_done=max(0, min(done, _MAX_COUNT)),
         progress_total=max(0, min(total, _MAX_COUNT)),
-        progress_text=text.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()[:256],
+        progress_text=plain(text).encode("utf-8", "replace").decode()[:256],
     )
 
 

@@ -68,6 +68,18 @@ def run(room: Room, service: Principal, owner: Principal) -> RunView:
     return room.start(service, owner, reference="cell 1")
 
 
+def test_what_it_says_of_itself_is_shown_as_text(
+    room: Room, service: Principal, owner: Principal, run: RunView
+) -> None:
+    begun = executions.begin(room.ctx, service, run.id)
+    key = begun.standin_key.reveal()
+    said = Progress(1, 2, f"\x9b31mred {key} \u202edlo")
+    executions.heartbeat(room.ctx, service, run.id, begun.attempt_id, progress=said)
+    assert runs.get(room.ctx, owner, run.id).progress_text == "\ufffd31mred tcs_*** \ufffddlo"
+    executions.end(room.ctx, service, run.id, begun.attempt_id, AttemptOutcome.FAILED, reason="\x9bJ\u2028no")
+    assert state(room, owner, run) == (RunState.FAILED, "\ufffdJ\ufffdno")
+
+
 def is_live(room: Room, begun: Begun) -> bool:
     """Whether the attempt's stand-in key gets tokens."""
     with room.ctx.store.read() as connection:
