@@ -91,7 +91,7 @@ def create(
     new = registry.NewService(
         name=name,
         tasks=_names(tasks),
-        executors=_executors(executors) or (EXECUTORS[0],),
+        executors=_executors(executors),
         starts_per_minute=STARTS_PER_MINUTE if starts_per_minute is None else starts_per_minute,
         callback_urls=tuple(callback_url or ()),
         webhook_url=webhook_url or "",

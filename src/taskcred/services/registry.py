@@ -11,6 +11,7 @@ a row that nobody can use, and `tidy` ends it. An ended service's record goes th
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -22,6 +23,7 @@ from taskcred.domain.permissions import Permission, Principal
 from taskcred.domain.runs import Executor
 from taskcred.domain.secret import Secret
 from taskcred.domain.services import STARTS_PER_MINUTE, ServiceState, ServiceView, id_of
+from taskcred.domain.tasks import TaskKind
 from taskcred.errors import (
     ConflictError,
     ForbiddenError,
@@ -60,7 +62,7 @@ class NewService:
 
     name: str
     tasks: tuple[str, ...]
-    executors: tuple[Executor, ...] = (Executor.SERVICE,)
+    executors: tuple[Executor, ...] = ()  # none: those that its tasks need
     starts_per_minute: int = STARTS_PER_MINUTE
     callback_urls: tuple[str, ...] = ()
     webhook_url: str = ""
@@ -94,6 +96,7 @@ def create(ctx: Context, operator: audit.Actor, new: NewService) -> Created:
     """Register a service. Raises InvalidRequestError (`unknown_task`, `invalid_url`, …) and ConflictError
     (`service_exists`)."""
     values = _values(new)
+    values["executors"] = values["executors"] or _needed(ctx, new.tasks)
     service_fields.verify(ctx.tasks, values)
     service_id, now = str(uuid.uuid4()), ctx.clock.now()
     values |= {"id": service_id, "created_at": now, "created_by": operator.id}
@@ -311,6 +314,13 @@ def let_go(connection: sa.Connection, service_id: str, now: datetime) -> None:
     store.remove_trusts(connection, service_id)
     free = f"{row.name[:20]} ended {service_id}"
     store.change(connection, service_id, state=ServiceState.ENDED, name=free, ended_at=now)
+
+
+def _needed(ctx: Context, tasks: Collection[str]) -> list[Executor]:
+    """Who carries out these tasks; the service itself where none is named yet."""
+    kinds = {ctx.tasks[name].kind for name in tasks if name in ctx.tasks}
+    needed = [Executor.SERVICE] if not kinds or TaskKind.EXTERNAL in kinds else []
+    return [*needed, *([Executor.WORKER] if kinds - {TaskKind.EXTERNAL} else [])]
 
 
 def _values(said: NewService | Change) -> dict[str, Any]:

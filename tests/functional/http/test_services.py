@@ -51,7 +51,11 @@ def test_administrators_see_all_of_theirs(
     site.service("other")
     (listed,) = administrator.get("/v1/services").get_json()["items"]
     assert listed == administrator.get(path(service)).get_json()
-    assert (listed["state"], listed["tasks"][0], listed["executors"]) == ("active", "report", ["service"])
+    assert (listed["state"], listed["tasks"][0], listed["executors"]) == (
+        "active",
+        "report",
+        ["service", "worker"],
+    )
     assert (listed["starts_per_minute"], listed["webhook_url"]) == (600, "https://a.example/hook")
     assert [secret["last_four"] for secret in listed["secrets"]] == [service.secret.last_four]
     assert [person["email"] for person in listed["administrators"]] == ["ada@example.com"]

@@ -48,6 +48,22 @@ def actions(site: Site) -> list[str]:
         return [row.action for row in rows if row.action.startswith("service:")]
 
 
+@pytest.mark.parametrize(
+    ("tasks", "executors"),
+    [
+        ((), (Executor.SERVICE,)),
+        (("report",), (Executor.WORKER,)),
+        (("train",), (Executor.SERVICE,)),
+        (("report", "train"), (Executor.SERVICE, Executor.WORKER)),
+    ],
+)
+def test_unless_told_its_runs_are_carried_out_by_whom_its_tasks_need(
+    site: Site, tasks: tuple[str, ...], executors: tuple[Executor, ...]
+) -> None:
+    made = registry.create(site.ctx, OPERATOR, new(tasks=tasks))
+    assert made.service.executors == executors
+
+
 def test_a_new_service_is_as_it_was_said(site: Site, vault: InMemoryVault) -> None:
     made = registry.create(
         site.ctx,
@@ -79,7 +95,6 @@ def test_a_new_service_is_as_it_was_said(site: Site, vault: InMemoryVault) -> No
         ({"name": "x" * 65}, "name"),
         ({"tasks": ("report", "none")}, "tasks"),
         ({"tasks": ("report", "report")}, "tasks"),
-        ({"executors": ()}, "executors"),
         ({"executors": (Executor.OWNER,)}, "executors"),
         ({"starts_per_minute": 0}, "starts_per_minute"),
         ({"starts_per_minute": 10**9}, "starts_per_minute"),
