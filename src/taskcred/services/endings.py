@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from taskcred.domain.grants import GrantState
 from taskcred.domain.runs import (
     NO_RETRY,
     Again,
@@ -27,7 +28,7 @@ from taskcred.services.context import Context
 from taskcred.services.reports import find_attempt
 from taskcred.services.runs import UNKNOWN_TASK
 from taskcred.store import attempts as store
-from taskcred.store import audit, changes
+from taskcred.store import audit, changes, grants
 from taskcred.store import runs as run_store
 
 _REASON: Final = 512  # characters kept of a reason
@@ -37,6 +38,7 @@ _SILENT: Final[dict[Executor, str]] = {
     Executor.SERVICE: "The service carrying it out fell silent.",
     Executor.OWNER: "The program carrying it out on your machine fell silent.",
 }
+_EXPIRED: Final = "There is no other attempt: the grant it was started under has expired."
 _CANCELLED: Final = "Cancelled by its owner."  # where a run of an older release does not say
 _KINDS: Final[dict[Executor, audit.ActorKind]] = {
     Executor.WORKER: "worker",
@@ -145,6 +147,8 @@ def _decide(
         "lost_attempts": run.lost_attempts + (outcome is AttemptOutcome.LOST),
     }
     decision: Again | End
+    if again and not _is_granted(ctx, connection, run):
+        again, reason = False, f"{reason} {_EXPIRED}".lstrip()
     if run.cancel_requested_at is not None and outcome is not AttemptOutcome.SUCCEEDED:
         decision = End(RunState.CANCELLED, run.reason or _CANCELLED)
     elif again:
@@ -172,6 +176,15 @@ def _decide(
         owner = run_store.partition(run.account_id, run.iam_id)
         ctx.queue.enqueue(connection, run.id, run.dispatch_no + 1, owner, decision.delay)
     events.of_run(ctx, connection, run, "run.queued", why="again")
+
+
+def _is_granted(ctx: Context, connection: sa.Connection, run: sa.Row[Any]) -> bool:
+    """Whether a run that was started under a grant still has one: else a service, by one attempt after the
+    other, would go on for ever after the date that its owner consented to."""
+    if run.grant_id is None:
+        return True
+    grant = grants.find_active(connection, run.service_id, run.account_id, run.iam_id, ctx.clock.now())
+    return grant is not None and grant.state is GrantState.ACTIVE and run.task in grant.tasks
 
 
 def _tell_taken(

@@ -28,6 +28,7 @@ from taskcred.services import (
     attempts,
     credentials,
     executions,
+    grant_endings,
     grants,
     overdue,
     prompts,
@@ -474,6 +475,29 @@ def test_again_queues_the_run_for_another_attempt(room: Room, service: Principal
     second = executions.begin(room.ctx, service, run.id)
     assert (second.number, is_live(room, first), is_live(room, second)) == (2, False, True)
     assert room.queue.enqueued == []
+
+
+@pytest.mark.promise("only-what-the-user-started")
+@pytest.mark.parametrize("is_renewed", [False, True])
+def test_there_is_no_other_attempt_after_the_grants_date(
+    room: Room, service: Principal, owner: Principal, is_renewed: bool
+) -> None:
+    offer: dict[str, Any] = {"service_id": service_of(service), "tasks": ["train"]}
+    grant = grants.give(room.ctx, owner, **offer, days=1)
+    run = starting.start(room.ctx, service, task="train", parameters={}, grant_id=grant.id)
+    begun = executions.begin(room.ctx, service, run.id)
+    room.clock.advance(timedelta(days=1))
+    grant_endings.expire_due(room.ctx)
+    if is_renewed:
+        grants.give(room.ctx, room.signed_in(owner.iam_id), **offer, days=1)
+    failed = AttemptOutcome.FAILED
+    ended = executions.end(room.ctx, service, run.id, begun.attempt_id, failed, reason="No disk.", again=True)
+    if is_renewed:
+        assert ended.state is RunState.QUEUED
+        return
+    why = "No disk. There is no other attempt: the grant it was started under has expired."
+    assert (ended.state, ended.reason) == (RunState.FAILED, why)
+    assert refused(lambda: executions.begin(room.ctx, service, run.id)).error_code == "finished"
 
 
 @pytest.mark.parametrize(
