@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import uuid
 from datetime import timedelta
 
@@ -115,3 +116,11 @@ def test_a_key_is_printable_and_short(site: Site, key: str) -> None:
     )
     assert answer.status_code == 400
     assert site.bearer().get("/v1/runs").get_json()["items"] == []
+
+
+@pytest.mark.parametrize("claims", [b"[" * 9000, b"[1]", b'{"iam_id": [1], "account": [2]}', b"\xff", b""])
+def test_a_subject_token_that_is_none_is_refused_with_a_key_too(site: Site, claims: bytes) -> None:
+    token = f"a.{base64.urlsafe_b64encode(claims).decode()}.b"
+    body = {"task": "train", "subject_token": token}
+    refused = site.service().client.post("/v1/runs", json=body, headers=_key())
+    assert (refused.status_code, refused.get_json()["code"]) == (400, "invalid_subject_token")
