@@ -47,6 +47,7 @@ NOT_FOR_SERVICES: Final = {
     "secret_current": "for administrators",
     "service_not_active": "for owners who are asked for a grant",
     "stale_revision": "no route of a service takes If-Match",
+    "store_outdated": "the program was replaced under a server that runs: the operator is called",
     "task_not_offered": "for owners who are asked for a grant",
     "trust_exists": "for the operator",
     "vault_record_not_found": "becomes parked: the key is gone",

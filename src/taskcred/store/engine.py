@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
@@ -15,6 +16,7 @@ from taskcred.errors import StoreBusyError
 from taskcred.store.epoch import Epoch
 
 _open_here = threading.local()
+_OUTDATED: Final = re.compile(r"no such (table|column)|table \S+ has no column")  # in SQLite's words
 
 
 def is_transaction_open() -> bool:
@@ -91,6 +93,12 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except OperationalError as error:
+        if _OUTDATED.match(str(error.orig)):
+            raise StoreBusyError(
+                "The records are those of an older release than this program.",
+                hint="The operator stops `taskcred serve` and starts it again: a start brings them up to date.",
+                code="store_outdated",
+            ) from error
         raise StoreBusyError(
             "The records database is busy or away.", hint="Try again; `taskcred doctor` tells more."
         ) from error
