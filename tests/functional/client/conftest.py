@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -15,6 +17,7 @@ from taskcred.client import Client
 from tests.support.proxy import Proxy
 from tests.support.server import Person, Server, SignedIn
 
+T = TypeVar("T")
 CONFIG = """
 [tasks.train]
 kind = "external"
@@ -26,6 +29,13 @@ kind = "command"
 argv = ["/bin/sleep", "600"]
 """
 CALLBACK = "https://notebooks.example.com/back"
+
+
+def in_new_loop(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` answers, from an event loop in a thread of its own: the browser tests' library leaves one
+    running in the main thread for the whole session."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 @dataclass(frozen=True)

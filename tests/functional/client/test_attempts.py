@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import json
@@ -19,7 +18,7 @@ from ibm_platform_services import IamIdentityV1
 
 from taskcred.client import AsyncClient, Client, TaskSession, errors
 from taskcred.domain.keytext import is_standin_key
-from tests.functional.client.conftest import CALLBACK, CONFIG, Owner, Service
+from tests.functional.client.conftest import CALLBACK, CONFIG, Owner, Service, in_new_loop
 from tests.support.proxy import Proxy
 from tests.support.server import Person, Server, eventually
 
@@ -289,8 +288,8 @@ def test_the_asynchronous_client_does_the_same(server: Server, service: Service,
             assert (await client.grant(owner.grant_id)).is_active
             assert [event.type for event in await client.events(limit=1)]
 
-    asyncio.run(work())
-    asyncio.run(work())  # a second event loop has connections of its own
+    in_new_loop(work())
+    in_new_loop(work())  # a second event loop has connections of its own
 
 
 def test_an_owner_follows_what_a_worker_does(server: Server, owner: Owner) -> None:

@@ -16,6 +16,7 @@ import requests
 from ibm_platform_services import IamIdentityV1
 
 from taskcred.client import TaskSession, errors, protocol
+from tests.functional.client.conftest import in_new_loop
 from tests.support.proxy import Proxy
 from tests.support.server import Person, Server, eventually
 
@@ -202,7 +203,7 @@ def test_the_libraries_people_use_take_a_session(
             return await client.get(url, headers=headers)
 
     with httpx.Client(auth=session.httpx_auth()) as client:
-        answers = [client.get(url, headers=headers), asyncio.run(by_httpx())]
+        answers = [client.get(url, headers=headers), in_new_loop(by_httpx())]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert requests.get(url, headers=headers, auth=session.requests_auth(), timeout=30).status_code == 200
     service = IamIdentityV1(authenticator=session.ibm_authenticator())
