@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.chromium import browser
 from tests.support.server import Server
+
+__all__ = ["browser", "start_server"]
 
 
 @pytest.fixture

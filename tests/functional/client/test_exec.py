@@ -95,6 +95,14 @@ def latest(owner: Owner, **query: str) -> dict[str, Any]:
     return found
 
 
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """SIGINT is heard by what a test starts, also where the tests are a background job, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def ready(process: subprocess.Popen[str]) -> str:
     """The first line that the command prints."""
     assert process.stdout is not None
