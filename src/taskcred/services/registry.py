@@ -58,7 +58,7 @@ _KEPT: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class NewService:
-    """What the operator says of a new service. By default its runs are carried out by its own engine."""
+    """What the operator says of a new service. By default its runs are carried out as its tasks need."""
 
     name: str
     tasks: tuple[str, ...]

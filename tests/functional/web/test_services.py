@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from taskcred.domain.runs import Executor
 from taskcred.domain.services import ServiceState, ServiceView
 from taskcred.services import federation, registry, service_secrets
 from taskcred.services.federation import NewTrust
@@ -26,6 +27,7 @@ def service(house: House, ada: Resident) -> ServiceView:
     new = registry.NewService(
         f"notebooks-{uuid.uuid4().hex[:8]}",
         ("count-keys", "train"),
+        executors=(Executor.SERVICE, Executor.WORKER),
         title="Notebook server",
         description="Runs cells.",
         callback_urls=("https://a.example/back",),
@@ -68,7 +70,7 @@ def test_the_page_says_what_it_may_and_shows_no_secret(
     for words in (
         service.id,
         "Count my API keys",
-        "its own engine",
+        "its own engine, or a worker of taskcred",
         "600 starts a minute",
         "https://a.example/back",
         "https://a.example/hook",
