@@ -16,11 +16,7 @@ def check(world: World) -> None:
         world.known["--port 6379"] = f"--port {free.getsockname()[1]}"
     for step in world.steps:
         if step.text.startswith("$ taskcred key create"):
-            run = world.run_in("waiting_for_credential")
-            prompt = f"/prompts/{run['prompt_id']}"
-            eventually(
-                lambda prompt=prompt: prompt in world.background_log(-1), "the sender names the prompt"
-            )
+            world.see_prompt_named("the sender")
             eventually(lambda: "Looking again" in world.background_log(-2), "the worker looks again later")
             say("the run is parked, and whoever sent the task was told where its owner answers")
         world.do(step)

@@ -12,11 +12,7 @@ def check(world: World) -> None:
     """The page's steps; the flow must wait before its owner answers."""
     for step in world.steps:
         if step.text.startswith("$ taskcred key create"):
-            run = world.run_in("waiting_for_credential")
-            prompt = f"/prompts/{run['prompt_id']}"
-            eventually(
-                lambda prompt=prompt: prompt in world.background_log(-1), "the flow's log names the prompt"
-            )
+            world.see_prompt_named("the flow's log")
             say("the run is parked, and the flow's log says where its owner answers")
         world.do(step)
         if step.text.startswith("$ prefect server start"):

@@ -157,6 +157,11 @@ class World:
         index = range(len(self.background))[number]
         return (self.directory / f"background-{index}.log").read_text()
 
+    def see_prompt_named(self, who: str) -> None:
+        """The run is parked, and `who`, the latest command in the background, says where its owner answers."""
+        prompt = f"/prompts/{self.run_in('waiting_for_credential')['prompt_id']}"
+        eventually(lambda: prompt in self.background_log(-1), f"{who} names the prompt")
+
     def environment(self, place: str) -> dict[str, str]:
         """A shell's variables there: nothing of this process's but where programs are."""
         programs = self.python.parent if place == "engine" else self._own_programs()

@@ -15,6 +15,7 @@ from flask_wtf.csrf import generate_csrf
 from taskcred.domain.keytext import new_key
 from taskcred.domain.secret import Secret
 from taskcred.domain.tasks import Task, TaskKind
+from taskcred.errors import KeyRefusedError
 from taskcred.http.app import create_app
 from taskcred.services import registry
 from taskcred.services.broker import TokenBroker
@@ -92,6 +93,14 @@ class Site:
         new = registry.NewService(name or f"service-{uuid.uuid4().hex[:8]}", tuple(TASKS), **said)
         made = registry.create(self.ctx, audit.OPERATOR, new)
         return ServiceCaller(made.service.id, made.secret, self.basic(made.service.id, made.secret))
+
+    def is_alive(self, key: str) -> bool:
+        """Whether a stand-in key gets access tokens."""
+        try:
+            self.broker.issue(key.encode())
+        except KeyRefusedError:
+            return False
+        return True
 
     def basic(self, client_id: str, secret: Secret) -> FlaskClient:
         """A client with this id and secret."""

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final
 
+from taskcred.domain.backoff import backoff
+
 
 class RunState(StrEnum):
     """A run's states; the last three are final."""
@@ -102,8 +104,7 @@ def decide_after_attempt(
         case AttemptOutcome.FAILED | AttemptOutcome.TIMED_OUT if (
             attempts_made - lost_before < rule.max_attempts
         ):
-            doublings = min(attempts_made - lost_before - 1, 20)
-            return Again(min(rule.delay * 2**doublings, rule.max_delay))
+            return Again(backoff(rule.delay, attempts_made - lost_before - 1, rule.max_delay))
         case _:
             return End(RunState.FAILED, reason)
 

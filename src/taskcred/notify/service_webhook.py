@@ -42,14 +42,14 @@ class ServiceWebhook:
             )
         except (ValueError, KeyError):
             return NotDelivered("The webhook's URL is not one of http or https.", for_good=True)
-        shown = f"[{host}]" if ":" in host else host
+        shown = outbound.authority(host, port)
         try:
-            addresses = outbound.addresses(host, port, explicit=f"{shown}:{port}" in self._allow)
+            addresses = outbound.addresses(host, port, explicit=shown in self._allow)
         except (OSError, UnicodeError):
             return NotDelivered("The name in the webhook's URL does not resolve.")
         if not addresses:
             return NotDelivered(
-                f"The webhook's URL leads to an address inside; services.webhook_allow does not list {shown}:{port}."
+                f"The webhook's URL leads to an address inside; services.webhook_allow does not list {shown}."
             )
         pinned = outbound.pinned(url, host, port, addresses[0])
         # The receiver compares this with its own clock: it is the time of sending, by the wall clock.

@@ -123,6 +123,18 @@ def end_run(
     events.of_run(ctx, connection, run, "run.ended", state=decision.state.value, reason_text=values["reason"])
 
 
+def cancel(
+    ctx: Context, connection: sa.Connection, run: sa.Row[Any], reason: str, actor: audit.Actor
+) -> None:
+    """End a run that has not ended, from outside. The executor of a live attempt hears at its next heartbeat
+    that it is over, and ends the job; the key is dead with this transaction."""
+    live = store.live_of_run(connection, run.id)
+    if live is None:
+        end_run(ctx, connection, run, End(RunState.CANCELLED, reason), actor)
+    else:
+        end(ctx, connection, live, AttemptOutcome.CANCELLED, reason, actor=actor, is_taken=True)
+
+
 def find_run(connection: sa.Connection, run_id: str) -> sa.Row[Any]:
     """The run's row, whoever owns it. Raises NotFoundError."""
     row = run_store.find(connection, run_id)

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from taskcred.domain.backoff import backoff
 from taskcred.domain.secret import Secret
 from taskcred.errors import TaskcredError
 from taskcred.services.context import Context
@@ -118,7 +119,7 @@ class Deliverer:
     def _rest(self, service_id: str) -> None:
         failures = self._failures.get(service_id, 0)
         self._failures[service_id] = failures + 1
-        pause = min(_FIRST_DELAY * 2 ** min(failures, 10), _LONGEST_REST)
+        pause = backoff(_FIRST_DELAY, failures, _LONGEST_REST)
         self._rests_until[service_id] = self._ctx.clock.monotonic() + pause.total_seconds()
 
     def _deliver(self, url: str, event: StoredEvent) -> NotDelivered | None:
@@ -142,7 +143,7 @@ class Deliverer:
                 store.close(connection, event.id, "given_up", now, result.reason)
                 given_up = 1
             else:
-                delay = min(_FIRST_DELAY * 2 ** min(event.attempts, 20), _LONGEST_DELAY)
+                delay = backoff(_FIRST_DELAY, event.attempts, _LONGEST_DELAY)
                 store.plan(connection, event.id, now + delay, result.reason)
                 # Not this one alone: where the receiver is away, the others are not even tried that often.
                 before = now - self._ctx.policy.notices.give_up_after

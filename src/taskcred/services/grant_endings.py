@@ -9,7 +9,7 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from taskcred.domain.grants import GrantEnd, GrantState, GrantView
-from taskcred.domain.runs import AttemptOutcome, End, RunState
+from taskcred.domain.runs import AttemptOutcome, RunState
 from taskcred.services import endings, events, notices, prompts
 from taskcred.services.context import Context
 from taskcred.store import attempts as attempt_store
@@ -130,13 +130,7 @@ def end_runs(
     """Cancel what has not ended under the grant, but for the tasks `besides`, and kill the keys it holds."""
     runs = store.unfinished_runs(connection, grant.id, besides)
     for run in runs:
-        live = attempt_store.live_of_run(connection, run.id)
-        if live is None:
-            endings.end_run(ctx, connection, run, End(RunState.CANCELLED, ENDED_REASON), actor)
-        else:
-            # Its executor hears at the next heartbeat that the attempt is over, and ends the job.
-            outcome = AttemptOutcome.CANCELLED
-            endings.end(ctx, connection, live, outcome, ENDED_REASON, actor=actor, is_taken=True)
+        endings.cancel(ctx, connection, run, ENDED_REASON, actor)
     if runs:
         prompts.withdraw_unless_awaited(ctx, connection, grant.account_id, grant.iam_id, actor)
 

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
+from taskcred.domain.backoff import backoff
 from taskcred.domain.credentials import KeyState, RevocationReason
 from taskcred.errors import ConflictError, NotFoundError, StoreBusyError, TaskcredError, UnavailableError
 from taskcred.services import intent_ending, intent_making, intent_undoing, usability
@@ -76,7 +77,7 @@ def _postpone(lease: Lease, error: TaskcredError) -> None:
     if attempts >= _REFUSALS and (is_old or not isinstance(error, UnavailableError)):
         _give_up(lease, error)
         return
-    delay = min(policy.first_delay * 2 ** min(attempts - 1, 20), policy.max_delay)
+    delay = backoff(policy.first_delay, attempts - 1, policy.max_delay)
     with lease.commit(
         stage=intent.stage,
         attempts=attempts,

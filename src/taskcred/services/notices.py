@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 
 import sqlalchemy as sa
 
+from taskcred.domain.backoff import backoff
 from taskcred.domain.permissions import Permission, Principal
 from taskcred.errors import NotFoundError
 from taskcred.services.authorize import authorize
@@ -158,7 +159,7 @@ def _record(ctx: Context, notice: Notice, result: NotDelivered | None) -> None:
             return
         reason = result.reason[:512]
         if not result.for_good and now - notice.created_at < ctx.policy.notices.give_up_after:
-            delay = min(_FIRST_DELAY * 2 ** min(notice.attempts, 20), _MAX_DELAY)
+            delay = backoff(_FIRST_DELAY, notice.attempts, _MAX_DELAY)
             store.plan(connection, notice.id, now + delay, reason)
             return
         store.close(connection, notice.id, "given_up", now, reason)

@@ -57,12 +57,16 @@ def is_permitted(text: str, *, explicit: bool) -> bool:
     return address.is_global or (explicit and address.is_private)
 
 
+def authority(host: str, port: int) -> str:
+    """Host and port as URLs and operators' lists write them (RFC 3986, 3.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def pinned(url: str, host: str, port: int, address: str) -> Pinned:
     """`url`, whose host and port these are, at `address`."""
     parts = urlsplit(url)
-    literal = f"[{address}]" if ":" in address else address
     return Pinned(
-        parts._replace(netloc=f"{literal}:{port}").geturl(),
+        parts._replace(netloc=authority(address, port)).geturl(),
         {"Host": parts.netloc},
         {"sni_hostname": host},
     )

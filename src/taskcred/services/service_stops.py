@@ -6,7 +6,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from taskcred.domain.runs import AttemptOutcome, End, RunState
+from taskcred.domain.runs import AttemptOutcome
 from taskcred.services import endings, prompts
 from taskcred.services.context import Context
 from taskcred.store import attempts as attempt_store
@@ -30,10 +30,6 @@ def end(ctx: Context, connection: sa.Connection, service_id: str, actor: audit.A
     """Cancel whatever the service was to carry out, live or not, in the caller's transaction."""
     stopped = store.unfinished_runs(connection, service_id)
     for run in stopped:
-        live = attempt_store.live_of_run(connection, run.id)
-        if live is not None:
-            endings.end(ctx, connection, live, AttemptOutcome.CANCELLED, _ENDED, actor=actor, is_taken=True)
-        else:
-            endings.end_run(ctx, connection, run, End(RunState.CANCELLED, _ENDED), actor)
+        endings.cancel(ctx, connection, run, _ENDED, actor)
     for account_id, iam_id in {(run.account_id, run.iam_id) for run in stopped}:
         prompts.withdraw_unless_awaited(ctx, connection, account_id, iam_id, actor)

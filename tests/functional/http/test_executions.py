@@ -41,14 +41,6 @@ def begin(client: FlaskClient, run_id: str, **more: Any) -> dict[str, Any]:
     return dict(begun.get_json())
 
 
-def is_alive(site: Site, key: str) -> bool:
-    try:
-        site.broker.issue(key.encode())
-    except KeyRefusedError:
-        return False
-    return True
-
-
 @pytest.mark.promise("dead-with-the-run")
 @pytest.mark.usefixtures("credential")
 def test_a_service_starts_a_run_and_carries_it_out(site: Site, service: ServiceCaller) -> None:
@@ -66,7 +58,7 @@ def test_a_service_starts_a_run_and_carries_it_out(site: Site, service: ServiceC
         "services": ["iam_identity"],
     }
     assert (begun["heartbeat_seconds"], begun["silence_seconds"]) == (10, 60)
-    assert is_alive(site, begun["stand_in_key"])
+    assert site.is_alive(begun["stand_in_key"])
 
     path = f"/v1/runs/{run['id']}/attempts/{begun['attempt_id']}"
     beat = {"progress": {"done": 1, "total": 2, "text": "half"}, "output": "hello\n"}
@@ -78,7 +70,7 @@ def test_a_service_starts_a_run_and_carries_it_out(site: Site, service: ServiceC
 
     ended = service.client.post(f"{path}/end", json={"outcome": "succeeded", "exit_code": 0})
     assert (ended.status_code, ended.get_json()["state"]) == (200, "succeeded")
-    assert not is_alive(site, begun["stand_in_key"])
+    assert not site.is_alive(begun["stand_in_key"])
     told = service.client.get("/v1/events").get_json()["items"]
     assert [(event["type"], event["data"]["state"]) for event in told] == [("run.ended", "succeeded")]
 
@@ -134,7 +126,7 @@ def test_an_owner_carries_a_run_of_exec_out(site: Site) -> None:
     run = me.post("/v1/runs", json={"task": "train", "reference": "laptop"}).get_json()
     assert (run["executor"], run["service_id"], run["reference"]) == ("owner", None, "laptop")
     begun = begin(me, run["id"])
-    assert is_alive(site, begun["stand_in_key"])
+    assert site.is_alive(begun["stand_in_key"])
     path = f"/v1/runs/{run['id']}/attempts/{begun['attempt_id']}"
     assert me.post(f"{path}/heartbeat", json={}).get_json() == {"cancel_requested": False}
     me.post(f"/v1/runs/{run['id']}/cancel")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
-from taskcred.errors import KeyRefusedError
 from taskcred.services import registry
 from taskcred.store import audit, events
 from tests.support.site import ServiceCaller, Site
@@ -39,23 +38,15 @@ def begin(service: ServiceCaller, run: str) -> dict[str, Any]:
     return dict(begun.get_json())
 
 
-def is_alive(site: Site, key: str) -> bool:
-    try:
-        site.broker.issue(key.encode())
-    except KeyRefusedError:
-        return False
-    return True
-
-
 @pytest.mark.promise("at-once")
 def test_disabling_takes_the_running_attempt_away_and_the_run_waits(
     site: Site, service: ServiceCaller, owner: FlaskClient
 ) -> None:
     run = start(site, service)
     begun = begin(service, run)
-    assert is_alive(site, begun["stand_in_key"])
+    assert site.is_alive(begun["stand_in_key"])
     registry.disable(site.ctx, audit.OPERATOR, service.id)
-    assert not is_alive(site, begun["stand_in_key"])
+    assert not site.is_alive(begun["stand_in_key"])
     seen = owner.get(f"/v1/runs/{run}").get_json()
     assert (seen["state"], "disabled" in seen["reason"]) == ("queued", True)
     beat = f"/v1/runs/{run}/attempts/{begun['attempt_id']}/heartbeat"
@@ -65,7 +56,7 @@ def test_disabling_takes_the_running_attempt_away_and_the_run_waits(
     assert service.client.post(beat, json={}).get_json()["code"] == "attempt_ended"
     again = begin(service, run)
     assert again["number"] == 2
-    assert is_alive(site, again["stand_in_key"])
+    assert site.is_alive(again["stand_in_key"])
     told = [event["type"] for event in service.client.get("/v1/events").get_json()["items"]]
     assert told == ["attempt.ended", "run.queued"]
 
@@ -76,7 +67,7 @@ def test_the_end_cancels_what_it_was_to_carry_out(site: Site, owner: FlaskClient
     running, queued = start(site, service), start(site, service)
     begun = begin(service, running)
     registry.end(site.ctx, audit.OPERATOR, service.id)
-    assert not is_alive(site, begun["stand_in_key"])
+    assert not site.is_alive(begun["stand_in_key"])
     with site.ctx.store.read() as connection:
         assert {event.state for event in events.after(connection, service.id, 0, 10)} == {"no_webhook"}
     for run in (running, queued):
@@ -99,7 +90,7 @@ def test_other_services_go_on(site: Site, service: ServiceCaller, owner: FlaskCl
     run = start(site, other)
     begun = begin(other, run)
     registry.end(site.ctx, audit.OPERATOR, service.id)
-    assert is_alive(site, begun["stand_in_key"])
+    assert site.is_alive(begun["stand_in_key"])
     assert owner.get(f"/v1/runs/{run}").get_json()["state"] == "running"
 
 

@@ -5,68 +5,29 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from taskcred.domain.secret import Secret
 from taskcred.notify.service_webhook import ServiceWebhook
 from taskcred.services.service_secrets import draw_webhook_secret
+from tests.unit.notify.conftest import Receiver
 
 BODY = b'{"type":"run.ended"}'
 
 
-@dataclass
-class Receiver:
-    """What arrived, and what is answered."""
-
-    port: int = 0
-    status: int = 204
-    headers: dict[str, str] = field(default_factory=dict)
-    got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/hook?a=b"
-
-    def sender(self) -> ServiceWebhook:
-        """One that an operator lets call here."""
-        return ServiceWebhook((f"127.0.0.1:{self.port}",))
+def hook(receiver: Receiver) -> str:
+    return f"{receiver.url}?a=b"
 
 
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    told = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            told.got.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-            self.send_response(told.status)
-            for name, value in told.headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_args: object) -> None:
-            """Quiet."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    told.port = server.server_port
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield told
-    server.shutdown()
-    thread.join()
-    server.server_close()
+def sender(receiver: Receiver) -> ServiceWebhook:
+    """One that an operator lets call there."""
+    return ServiceWebhook((f"127.0.0.1:{receiver.port}",))
 
 
 def test_each_secret_signs_and_the_receiver_is_called_by_its_name(receiver: Receiver) -> None:
     secrets = [draw_webhook_secret(), draw_webhook_secret()]
-    assert receiver.sender().send(receiver.url, secrets, "evt_1", BODY) is None
+    assert sender(receiver).send(hook(receiver), secrets, "evt_1", BODY) is None
     ((path, headers, body),) = receiver.got
     assert (path, body, headers["webhook-id"]) == ("/hook?a=b", BODY, "evt_1")
     assert headers["host"] == f"127.0.0.1:{receiver.port}"
@@ -80,7 +41,7 @@ def test_each_secret_signs_and_the_receiver_is_called_by_its_name(receiver: Rece
 
 def test_an_address_inside_is_called_only_where_an_operator_listed_it(receiver: Receiver) -> None:
     for allow in ((), ("127.0.0.1:1",), ("127.0.0.1",)):
-        result = ServiceWebhook(allow).send(receiver.url, [draw_webhook_secret()], "evt_1", BODY)
+        result = ServiceWebhook(allow).send(hook(receiver), [draw_webhook_secret()], "evt_1", BODY)
         assert result is not None
         assert "services.webhook_allow" in result.reason
     assert receiver.got == []
@@ -113,7 +74,7 @@ def test_cloud_metadata_is_not_called_even_where_somebody_listed_it() -> None:
 
 def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
     receiver.status, receiver.headers = 307, {"Location": f"http://127.0.0.1:{receiver.port}/elsewhere"}
-    result = receiver.sender().send(receiver.url, [draw_webhook_secret()], "evt_1", BODY)
+    result = sender(receiver).send(hook(receiver), [draw_webhook_secret()], "evt_1", BODY)
     assert result is not None
     assert "307" in result.reason
     assert len(receiver.got) == 1
@@ -121,20 +82,20 @@ def test_a_redirect_is_not_followed(receiver: Receiver) -> None:
 
 def test_no_proxy_of_the_environment_is_asked(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    assert receiver.sender().send(receiver.url, [draw_webhook_secret()], "evt_1", BODY) is None
+    assert sender(receiver).send(hook(receiver), [draw_webhook_secret()], "evt_1", BODY) is None
 
 
 @pytest.mark.parametrize(("status", "for_good"), [(500, False), (429, False), (404, False), (410, True)])
 def test_a_refusal_is_told_by_its_status(receiver: Receiver, status: int, for_good: bool) -> None:
     receiver.status = status
-    result = receiver.sender().send(receiver.url, [draw_webhook_secret()], "evt_1", BODY)
+    result = sender(receiver).send(hook(receiver), [draw_webhook_secret()], "evt_1", BODY)
     assert result is not None
     assert (str(status) in result.reason, result.for_good) == (True, for_good)
 
 
 def test_nothing_is_sent_unsigned(receiver: Receiver) -> None:
     for secrets in ([], [Secret("nonsense")]):
-        assert receiver.sender().send(receiver.url, secrets, "evt_1", BODY) is not None
+        assert sender(receiver).send(hook(receiver), secrets, "evt_1", BODY) is not None
     assert receiver.got == []
 
 

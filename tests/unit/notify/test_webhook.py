@@ -7,10 +7,6 @@ import hashlib
 import hmac
 import json
 import os
-import threading
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -20,6 +16,7 @@ from taskcred.errors import ConfigurationError
 from taskcred.notify.webhook import WebhookSender, sign
 from taskcred.services.notices import Message, NotDelivered
 from taskcred.testing import START
+from tests.unit.notify.conftest import Receiver
 
 MESSAGE = Message(
     id="msg-1",
@@ -33,44 +30,6 @@ MESSAGE = Message(
     at=START,
     data={"prompt_id": "p"},
 )
-
-
-@dataclass
-class Receiver:
-    """What arrived, and what is answered."""
-
-    url: str = ""
-    status: int = 204
-    headers: dict[str, str] = field(default_factory=dict)
-    got: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list)
-
-
-@pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    """A server that answers every POST as told."""
-    told = Receiver()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            told.got.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
-            self.send_response(told.status)
-            for name, value in told.headers.items():
-                self.send_header(name, value)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_args: object) -> None:
-            """Quiet."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    told.url = f"http://127.0.0.1:{server.server_port}/hook"
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    yield told
-    server.shutdown()
-    thread.join()
-    server.server_close()
 
 
 def _secret() -> str:
