@@ -26,6 +26,7 @@ from flask.typing import ResponseReturnValue
 from taskcred.client import Attempt, Client, Grant, Run, errors
 
 TASK = "notebook-cell"
+SHOWN = 5  # runs
 HOME = os.environ.get("NOTEBOOK_URL", "http://127.0.0.1:8400")
 KEPT = Path(
     os.environ.get("NOTEBOOK_DIR", "notebook-data")
@@ -56,16 +57,7 @@ class Person:
     code: str = CELL
 
 
-@dataclass
-class Cell:
-    """A run of a cell and what it printed."""
-
-    run: Run
-    output: str = ""
-
-
 people: dict[str, Person] = {}  # by what their browser's cookie says
-cells: dict[str, Cell] = {}  # by the run's id
 
 
 @app.before_request
@@ -122,13 +114,11 @@ def came_back_to_us() -> bool:
 
 @app.get("/")
 def page() -> ResponseReturnValue:
-    """The notebook."""
-    own = [cell for cell in cells.values() if is_mine(cell.run)]
-    for cell in own:
-        if not cell.run.is_final:
-            cell.run = client.run(cell.run.id)
+    """The notebook. What was run and what it printed, taskcred remembers."""
+    runs = [run for run in client.runs() if is_mine(run)][:SHOWN] if g.person else []
     grants = [each for each in client.grants() if each.is_active and is_mine(each)] if g.person else []
-    return render_template("page.html", server=client.url, cells=own[::-1], grants=grants)
+    outputs = {run.id: client.output(run.id).text for run in runs}
+    return render_template("page.html", server=client.url, runs=runs, outputs=outputs, grants=grants)
 
 
 @app.post("/cells")
@@ -143,7 +133,6 @@ def run_cell() -> ResponseReturnValue:
         if error.error_code == "invalid_subject_token":  # it has ended: an hour has passed
             return redirect("/sign-in")
         raise
-    cells[run.id] = Cell(run)
     if not run.is_waiting:
         threading.Thread(target=carry_out, args=(run.id,)).start()
     return redirect("/")
@@ -152,7 +141,7 @@ def run_cell() -> ResponseReturnValue:
 @app.post("/cells/<run_id>/cancel")
 def cancel(run_id: str) -> ResponseReturnValue:
     """End a run; `carry_out` hears of it with its next heartbeat."""
-    if run_id in cells and is_mine(cells[run_id].run):
+    if is_mine(client.run(run_id)):
         client.cancel_run(run_id)
     return redirect("/")
 
@@ -193,7 +182,6 @@ def carry_out(run_id: str) -> None:
     """Run the cell in a process that has a stand-in key: dead when this ends, and not the user's own key."""
     try:
         with client.begin_attempt(run_id) as attempt:
-            cell = cells.setdefault(run_id, Cell(attempt.run))
             job = subprocess.Popen(  # noqa: S603 - running what its user wrote is what a notebook is for
                 [sys.executable, "-c", attempt.run.parameters["code"]],
                 env={"PATH": os.environ["PATH"], **attempt.environment()},  # none of this platform's own
@@ -204,7 +192,6 @@ def carry_out(run_id: str) -> None:
             )
             threading.Thread(target=stop_when_asked, args=(attempt, job)).start()
             for line in job.stdout or ():
-                cell.output += line
                 attempt.output(line)
             status = job.wait()
             if attempt.cancel_requested:
@@ -251,7 +238,7 @@ def nightly() -> None:
             print(f"{grant.iam_id}: waits for a task credential, and its owner is told.")
             continue
         carry_out(run.id)
-        print(f"{grant.iam_id}: {client.run(run.id).state}\n{cells[run.id].output}", end="")
+        print(f"{grant.iam_id}: {client.run(run.id).state}\n{client.output(run.id).text}", end="")
 
 
 if __name__ == "__main__":

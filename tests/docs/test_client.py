@@ -19,7 +19,10 @@ parameters = {type = "object", properties = {epochs = {type = "integer"}}, addit
 """
 PRINTED = [
     "queued",
-    "succeeded",
+    "succeeded ",
+    "epoch 1",
+    "epoch 2",
+    "epoch 3",
     "True",
     "True",
     *["succeeded"] * 4,

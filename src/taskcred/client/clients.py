@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from taskcred.client import operations
 from taskcred.client.attempt import AsyncAttempt, Attempt
 from taskcred.client.drivers import AsyncDriver, Connection, SyncDriver
-from taskcred.client.models import Begun, Event, Grant, Run
+from taskcred.client.models import Begun, Event, Grant, Output, Run
 from taskcred.client.settings import Settings, Token, settings
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConfigurationError
@@ -121,9 +121,20 @@ class Client(_Configured[SyncDriver]):
     def wait(
         self, run_id: str, until: Collection[str] = operations.UNTIL, timeout: float | None = None
     ) -> Run:
-        """The run once its state is one of `until`; by default once it does not wait for a credential.
+        """The run once its state is one of `until`; by default once it does not wait for a credential. ENDED
+        waits for its end.
         Raises WaitTimeoutError after `timeout` seconds."""
         return self._driver.run(operations.wait(run_id, until, timeout))
+
+    def runs(self, state: str | None = None, limit: int = 100) -> list[Run]:
+        """The latest runs that this service started, newest first, `limit` of them at most; only those in
+        `state` where one is given. For an owner, their own."""
+        return self._driver.run(operations.runs(state, limit))
+
+    def output(self, run_id: str, after: int = 0, attempt: int | None = None) -> Output:
+        """What the run has printed until now: its latest attempt, unless another is named. To read on later,
+        name the `attempt` and, as `after`, the `next_after` of what you have."""
+        return self._driver.run(operations.output(run_id, after, attempt))
 
     def cancel_run(self, run_id: str) -> Run:
         """End the run; whoever executes it is asked to."""
@@ -201,6 +212,14 @@ class AsyncClient(_Configured[AsyncDriver]):
     ) -> Run:
         """As `Client.wait`."""
         return await self._driver.run(operations.wait(run_id, until, timeout))
+
+    async def runs(self, state: str | None = None, limit: int = 100) -> list[Run]:
+        """As `Client.runs`."""
+        return await self._driver.run(operations.runs(state, limit))
+
+    async def output(self, run_id: str, after: int = 0, attempt: int | None = None) -> Output:
+        """As `Client.output`."""
+        return await self._driver.run(operations.output(run_id, after, attempt))
 
     async def cancel_run(self, run_id: str) -> Run:
         """As `Client.cancel_run`."""

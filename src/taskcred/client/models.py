@@ -86,6 +86,18 @@ class Run(_Told):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Output(_Told):
+    """What attempt number `attempt` printed (0: there is none yet). `next_after` is the cursor for what
+    follows, unless it is `finished`; where `truncated`, more was printed than the server keeps."""
+
+    text: str
+    next_after: int
+    truncated: bool
+    finished: bool
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Begun(_Told):
     """An attempt that has begun, with the one telling of its stand-in key. A heartbeat is due every
     `heartbeat_seconds`; after `silence_seconds` without one the server ends the attempt. `sdk_services` are

@@ -5,18 +5,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import quote
 
 from taskcred.client import protocol
 from taskcred.client.errors import WaitingForCredential, WaitTimeoutError
-from taskcred.client.models import Begun, Event, Grant, Run, understood
+from taskcred.client.models import Begun, Event, Grant, Output, Run, understood
 from taskcred.client.protocol import Operation, Pause, Request, ask
 from taskcred.domain.runs import FINAL_STATES, RunState
 from taskcred.domain.secret import Secret
 from taskcred.errors import ConflictError, InvalidRequestError, KeyRefusedError, RequestError
 
 UNTIL: Final[Collection[str]] = frozenset({RunState.QUEUED, RunState.RUNNING, *FINAL_STATES})
+ENDED: Final[Collection[str]] = FINAL_STATES
 _API_KEY_GRANT: Final = "urn:ibm:params:oauth:grant-type:apikey"
 _BEHIND_IT_AN_EXCHANGE: Final = 30.0  # seconds: the server may have to ask the identity provider first
 _FIRST_LOOK: Final = 0.5  # seconds between two looks at a run
@@ -49,6 +51,42 @@ def start_run(
 def get_run(run_id: str) -> Operation[Run]:
     """The run as it is now."""
     return Run.of((yield from ask(Request("GET", _of_run(run_id)))).value)
+
+
+def runs(state: str | None, limit: int) -> Operation[list[Run]]:
+    """The latest runs, newest first; at most `limit`."""
+    found: list[Run] = []
+    query: dict[str, Any] = {} if state is None else {"state": state}
+    while len(found) < limit:
+        size = min(_PAGE, limit - len(found))
+        answer = yield from ask(Request("GET", "/v1/runs", query={**query, "limit": size}))
+        with understood():
+            found += [Run.of(each) for each in answer.value["items"]]
+            following = answer.value["next"]
+        if following is None:
+            break
+        query["after"] = following
+    return found
+
+
+def output(run_id: str, after: int, attempt: int | None) -> Operation[Output]:
+    """What there is to read after the cursor `after`, of one attempt: another that begins meanwhile has
+    output and cursors of its own."""
+    if attempt is None:
+        run = yield from get_run(run_id)
+        attempt = run.attempts_made
+        if attempt == 0:
+            return Output(text="", next_after=0, truncated=False, finished=run.is_final, attempt=0)
+    text = ""
+    while True:
+        query = {"after": after, "attempt": attempt}
+        answer = yield from ask(Request("GET", f"{_of_run(run_id)}/output", query=query))
+        with understood():
+            part = Output.of({**answer.value, "attempt": attempt})
+        text += part.text
+        if part.finished or part.next_after == after:
+            return replace(part, text=text)
+        after = part.next_after
 
 
 def cancel_run(run_id: str) -> Operation[Run]:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from ibm_platform_services import IamIdentityV1
 
-from taskcred.client import AsyncClient, Client, TaskSession, errors
+from taskcred.client import ENDED, AsyncClient, Client, TaskSession, errors
 from taskcred.domain.keytext import is_standin_key
 from tests.functional.client.conftest import CALLBACK, CONFIG, Owner, Service, in_new_loop
 from tests.support.proxy import Proxy
@@ -46,6 +46,27 @@ def test_a_run_is_started_carried_out_and_reported(client: Client, owner: Owner)
     assert attempt.ended
     with pytest.raises(errors.KeyRefusedError):
         TaskSession(client.url, attempt.environment()["IBMCLOUD_API_KEY"]).token()
+
+
+def test_the_result_is_read_afterwards_by_whoever_knows_the_run(client: Client, owner: Owner) -> None:
+    run = client.start_run("train", subject_token=owner.token)
+    assert client.output(run.id).text == ""
+    attempt = client.begin_attempt(run.id)
+    attempt.output("one\n")
+    eventually(lambda: client.output(run.id).text, "the output is told")
+    seen = client.output(run.id)
+    assert (seen.text, seen.finished, seen.attempt) == ("one\n", False, 1)
+    attempt.output("two\n")
+    attempt.end("succeeded", exit_code=0)
+    ended = client.wait(run.id, ENDED, timeout=30)
+    assert (ended.state, ended.exit_code) == ("succeeded", 0)
+    rest = client.output(run.id, seen.next_after, seen.attempt)
+    assert (rest.text, rest.finished, rest.truncated) == ("two\n", True, False)
+    assert client.output(run.id).text == "one\ntwo\n"
+    assert run.id in {each.id for each in client.runs()}
+    assert run.id in {each.id for each in client.runs("succeeded")}
+    assert run.id not in {each.id for each in client.runs("failed")}
+    assert len(client.runs(limit=1)) == 1
 
 
 def test_an_exception_fails_the_run_with_its_type_only(client: Client, owner: Owner) -> None:
@@ -273,7 +294,10 @@ def test_the_asynchronous_client_does_the_same(server: Server, service: Service,
             async with await client.begin_attempt(run.id) as attempt:
                 assert await attempt.session.token_async()
                 attempt.progress(1, 1)
-            assert (await client.wait(run.id, timeout=30)).state == "succeeded"
+                attempt.output("done\n")
+            assert (await client.wait(run.id, ENDED, timeout=30)).state == "succeeded"
+            assert (await client.output(run.id)).text == "done\n"
+            assert run.id in {each.id for each in await client.runs("succeeded")}
             failing = await client.start_run("train", grant_id=owner.grant_id)
             async with contextlib.AsyncExitStack() as stack:
                 stack.enter_context(pytest.raises(KeyError))

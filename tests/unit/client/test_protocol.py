@@ -120,6 +120,8 @@ def test_what_is_no_answer_of_ours_is_said(strange: Response, clock: Clock) -> N
         operations.heartbeat("r", "a", {}),
         operations.events(None, 1),
         operations.grants(),
+        operations.runs(None, 1),
+        operations.output("r", 0, 1),
         operations.exchange(Secret("k"), 1),
     ):
         with pytest.raises(errors.ConfigurationError) as refused:
@@ -177,6 +179,42 @@ def test_waiting_ends_in_time(clock: Clock) -> None:
         drive(operations.wait("r", {"queued"}, 3), iter([answer(200, waiting)] * 99), clock)
     assert clock.now == 3
     assert late.value.action_url == "https://p/"
+
+
+def test_the_latest_runs_are_listed_page_by_page_up_to_a_limit(clock: Clock) -> None:
+    def page(number: int, following: str | None) -> Response:
+        items = [{"id": "r", "task": "t", "state": "queued"}] * number
+        return answer(200, {"items": items, "next": following})
+
+    got, sent, _ = drive(operations.runs("queued", 150), iter([page(100, "c"), page(50, "d")]), clock)
+    assert len(got) == 150
+    assert [request.query["limit"] for request in sent] == [100, 50]
+    assert {request.query["state"] for request in sent} == {"queued"}
+    assert sent[1].query["after"] == "c"
+    assert len(drive(operations.runs(None, 9), iter([page(3, None)]), clock)[0]) == 3
+
+
+def test_output_is_read_to_its_end_of_one_attempt(clock: Clock) -> None:
+    def part(text: str, next_after: int, *, finished: bool = False) -> Response:
+        told = {"text": text, "next_after": next_after, "truncated": False, "finished": finished}
+        return answer(200, told)
+
+    run = answer(200, {"id": "r", "task": "t", "state": "running", "attempts_made": 2})
+    got, sent, _ = drive(
+        operations.output("r", 0, None), iter([run, part("a", 4), part("b", 5), part("", 5)]), clock
+    )
+    assert (got.text, got.next_after, got.attempt, got.finished) == ("ab", 5, 2, False)
+    assert [request.query for request in sent[1:]] == [{"after": after, "attempt": 2} for after in (0, 4, 5)]
+    got, sent, _ = drive(operations.output("r", 5, 2), iter([part("c", 6, finished=True)]), clock)
+    assert (got.text, got.finished) == ("c", True)
+    assert len(sent) == 1
+
+
+def test_a_run_without_an_attempt_has_printed_nothing(clock: Clock) -> None:
+    for state, finished in (("queued", False), ("cancelled", True)):
+        run = answer(200, {"id": "r", "task": "t", "state": state, "attempts_made": 0})
+        got, _, _ = drive(operations.output("r", 0, None), iter([run]), clock)
+        assert (got.text, got.attempt, got.finished) == ("", 0, finished)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403])
