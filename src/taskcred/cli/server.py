@@ -55,9 +55,6 @@ def serve(
     from taskcred.cli.app import run
     from taskcred.wiring import serve as wiring
 
-    gc.freeze()  # and the forks share it with this process
-    gc.enable()
-
     wiring.serve(settings, config, lambda arguments: run(list(arguments)))
 
 

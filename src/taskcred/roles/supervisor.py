@@ -120,16 +120,18 @@ class Supervisor:
         for number in (signal.SIGHUP, signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
             signal.signal(number, lambda signum, _frame: self._signals.append(signum))
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        waiting = [(role, self._fork(role) if role.forkable else self._spawn(role)) for role in self._roles]
-        for role, ready in waiting:
-            if not role.essential:
-                os.close(ready)
-            elif not self._wait_ready(role, ready):
+        essential = [(role, self._begin(role)) for role in self._roles if role.essential]
+        for role, ready in essential:
+            if not self._wait_ready(role, ready):
                 self._stop()
                 raise ConfigurationError(
                     f"The {role.name} did not start.",
                     hint="Its last lines above say why; `taskcred doctor` checks.",
                 )
+        # The rest only now: it would take its share of the processors from what must be ready first.
+        for role in self._roles:
+            if not role.essential:
+                os.close(self._begin(role))
 
     def run(self) -> None:
         """Supervise until told to stop."""
@@ -153,6 +155,9 @@ class Supervisor:
                 pass
         except BlockingIOError:
             return
+
+    def _begin(self, role: Role) -> int:
+        return self._fork(role) if role.forkable else self._spawn(role)
 
     def _fork(self, role: Role) -> int:
         ready_read, ready_write = os.pipe()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from pathlib import Path
@@ -13,9 +14,7 @@ from taskcred.config import Settings
 from taskcred.data_dir import DataDir, lock, write_private
 from taskcred.roles.forked import Command, ForkedProcess
 from taskcred.roles.supervisor import Role, Supervisor, listen
-from taskcred.wiring import keeper as _keeper  # noqa: F401 - loaded once, for the forks
-from taskcred.wiring import prepare as _prepare  # noqa: F401 - likewise
-from taskcred.wiring import web as _web  # noqa: F401 - likewise
+from taskcred.wiring import prepare as _prepare  # noqa: F401 - loaded once, for the forks
 
 log = structlog.get_logger("serve")
 
@@ -34,9 +33,10 @@ def serve(settings: Settings, config_file: Path | None, command: Command) -> Non
     settings = _with_public_url(settings, listener.getsockname()[1])
     os.environ.update(_for_roles(settings, files, config_file))
     # What opens the vault does so in a fork, so that this process, of which others are forked, never had its keys.
-    prepared = ForkedProcess(command, ("prepare",), {}, [listener.fileno(), held]).wait()
-    if prepared:
-        raise SystemExit(prepared)
+    preparation = ForkedProcess(command, ("prepare",), {}, [listener.fileno(), held])
+    _load_roles()
+    if failed := preparation.wait():
+        raise SystemExit(failed)
     supervisor = Supervisor(_roles(settings, listener.fileno()), listener, command, [held])
     supervisor.start()
     write_private(files.server, json.dumps({"url": settings.server.public_url, "pid": os.getpid()}))
@@ -46,6 +46,14 @@ def serve(settings: Settings, config_file: Path | None, command: Command) -> Non
     finally:
         files.server.unlink(missing_ok=True)
         os.close(held)
+
+
+def _load_roles() -> None:
+    """What the forks share, loaded while the data directory is prepared."""
+    from taskcred.wiring import keeper, web  # noqa: F401 - loaded once, for the forks
+
+    gc.freeze()
+    gc.enable()
 
 
 def _with_public_url(settings: Settings, port: int) -> Settings:
