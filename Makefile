@@ -21,7 +21,7 @@ demo: install    ## the whole main job on embedded defaults, with a summary
 test: install    ## every test; says what it skipped and why
 	@scripts/test-tools
 	@echo "Not among these: Airflow, Dagster and Prefect, in environments of their own. They are checked by: make adapters"
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(TESTS)
 
 adapters: install ## follow the how-tos of Airflow, Dagster, Kubernetes and Prefect with the real engines
 	@VENV="$(VENV)" scripts/check-adapter
