@@ -128,7 +128,9 @@ def run_cell() -> ResponseReturnValue:
         return redirect("/sign-in")
     g.person.code = request.form["code"]
     try:
-        run = client.start_run(TASK, {"code": g.person.code}, subject_token=g.person.token)
+        run = client.start_run(
+            TASK, {"code": g.person.code}, subject_token=g.person.token, return_to=f"{HOME}/"
+        )
     except errors.InvalidRequestError as error:
         if error.error_code == "invalid_subject_token":  # it has ended: an hour has passed
             return redirect("/sign-in")

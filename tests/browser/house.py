@@ -239,10 +239,17 @@ class House:
         service_id = service_id or self.service()
         return grants.give(self.ctx, who.principal, service_id=service_id, tasks=tasks or ("count-keys",))
 
-    def start_under(self, grant: GrantView) -> str:
+    def start_under(self, grant: GrantView, return_to: str = "") -> str:
         """The grant's service starts a run of its first task; the run's id."""
         service = Principal(f"service:{grant.service_id}", "", Authentication.SERVICE)
-        run = starting.start(self.ctx, service, task=grant.tasks[0], parameters={}, grant_id=grant.id)
+        run = starting.start(
+            self.ctx,
+            service,
+            task=grant.tasks[0],
+            parameters={},
+            grant_id=grant.id,
+            return_to=return_to,
+        )
         return run.id
 
     def set_creating(self, credential_id: str, creating: bool) -> None:

@@ -58,6 +58,12 @@ def _prompt(house: House, who: Resident) -> str:
     return f"/prompts/{house.start(who).prompt_id}?return_to=/runs"
 
 
+def _prompt_of_a_service(house: House, who: Resident) -> str:
+    back = "https://notebooks.example.test/answered"
+    run_id = house.start_under(house.grant(who, service_id=house.service(back)), return_to=back)
+    return f"/prompts/{house.start(who).prompt_id}?run={run_id}"
+
+
 def _prompt_locked(house: House, who: Resident) -> str:
     _locked(house, who)
     return f"/prompts/{house.start(who).prompt_id}"
@@ -367,6 +373,7 @@ SCENES: Final[Mapping[str, Scene]] = {
     "new schedule, errors": Scene(_at("/schedules/new/train"), _press("Create schedule")),
     "delete schedule": Scene(lambda house, who: f"{_schedule(house, who)}/delete"),
     "prompt": Scene(_prompt),
+    "prompt, of a service's run": Scene(_prompt_of_a_service),
     "prompt, errors": Scene(_prompt, _press("Create key")),
     "prompt, locked": Scene(_prompt_locked),
     "prompt, unusable": Scene(_prompt_unusable),

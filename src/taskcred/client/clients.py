@@ -98,11 +98,13 @@ class Client(_Configured[SyncDriver]):
         subject_token: str | Secret | None = None,
         grant_id: str | None = None,
         reference: str = "",
+        return_to: str = "",
         idempotency_key: str | None = None,
     ) -> Run:
         """Start a run. A service shows either the owner's interactive access token or a grant; an owner
         neither. `reference` is the service's own name for it. Where `prompt_url` is set the run waits for
-        its owner to answer there. A repetition with the same `idempotency_key` gets the same run."""
+        its owner to answer there, who is then led to `return_to` (one of the service's callback URLs, exactly)
+        with `run_id`. A repetition with the same `idempotency_key` gets the same run."""
         return self._driver.run(
             operations.start_run(
                 task,
@@ -110,6 +112,7 @@ class Client(_Configured[SyncDriver]):
                 subject_token=subject_token,
                 grant_id=grant_id,
                 reference=reference,
+                return_to=return_to,
                 idempotency_key=idempotency_key,
             )
         )
@@ -189,6 +192,7 @@ class AsyncClient(_Configured[AsyncDriver]):
         subject_token: str | Secret | None = None,
         grant_id: str | None = None,
         reference: str = "",
+        return_to: str = "",
         idempotency_key: str | None = None,
     ) -> Run:
         """As `Client.start_run`."""
@@ -199,6 +203,7 @@ class AsyncClient(_Configured[AsyncDriver]):
                 subject_token=subject_token,
                 grant_id=grant_id,
                 reference=reference,
+                return_to=return_to,
                 idempotency_key=idempotency_key,
             )
         )

@@ -33,12 +33,15 @@ def start_run(
     subject_token: str | Secret | None,
     grant_id: str | None,
     reference: str,
+    return_to: str,
     idempotency_key: str | None,
 ) -> Operation[Run]:
     """Start a run. A repetition on the way changes nothing: it carries an Idempotency-Key."""
     body: dict[str, Any] = {"task": task, "parameters": dict(parameters or {})}
     if reference:
         body["reference"] = reference
+    if return_to:
+        body["return_to"] = return_to
     if grant_id is not None:
         body["grant_id"] = grant_id
     if subject_token is not None:

@@ -142,6 +142,7 @@ class RunView:
     grant_id: str | None  # the grant it was started under
     acting_iam_id: str  # the person who acted, where the owner is a service id; else empty
     reference: str  # what the service calls it
+    return_to: str  # where its owner is led after the prompt, one of the service's callback URLs; or empty
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from taskcred.domain.runs import Executor
 
@@ -126,6 +127,17 @@ def refuse_url(url: str) -> str | None:
     if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host)):
         return None
     return "is neither of https nor of http on this machine"
+
+
+def leads_back(callback_urls: Collection[str], url: str) -> bool:
+    """Whether a browser may be led back to `url`. Character by character: what is merely alike may be somebody
+    else's (RFC 9700, 4.1.3)."""
+    return url in callback_urls
+
+
+def answer_url(url: str, **said: str) -> str:
+    """The callback `url` with an answer in its query."""
+    return f"{url}{'&' if '?' in url else '?'}{urlencode(said)}"
 
 
 def _is_loopback(host: str) -> bool:

@@ -28,7 +28,7 @@ from taskcred.http.shapes import (
     Told,
     left_out,
 )
-from taskcred.services import runs, starting
+from taskcred.services import prompts, runs, starting
 from taskcred.services.idempotency import Answer
 
 api = nouns("runs", "Runs of tasks.")
@@ -53,6 +53,7 @@ class Run(Told):
     grant_id: UUID | None = Field(description="The grant it was started under.")
     acting_iam_id: str = Field(description="Who acted for a service id; empty where the owner did.")
     reference: str = Field(description="What whoever started it calls it.")
+    return_to: str = Field(description="Where its owner is led after the prompt; empty: they stay here.")
     prompt_id: UUID | None = Field(description="The open prompt, while it waits for a credential.")
     prompt_url: str | None = Field(
         None, description="The prompt's page, for its owner; the link carries no authority."
@@ -112,6 +113,15 @@ class StartBody(Asked):
         default=ABSENT, description="For services: a grant of the owner's.", json_schema_extra=left_out
     )
 
+    return_to: str = Field(
+        default=ABSENT,
+        min_length=1,
+        max_length=2048,
+        description="For services: where its owner is led after they answered the run's prompt, with `run_id` in the "
+        "query. One of the service's callback URLs, character by character.",
+        json_schema_extra=left_out,
+    )
+
     @model_validator(mode="after")
     def _one_owner(self) -> StartBody:
         if self.subject_token is not None and self.grant_id is not None:
@@ -166,12 +176,12 @@ def told(view: RunView) -> Run:
     """The run as it is told: with the address of its prompt."""
     run = Run.model_validate(view)
     if view.prompt_id is not None:
-        run.prompt_url = f"{context().public_url}/prompts/{view.prompt_id}"
+        run.prompt_url = prompts.address(context(), view.prompt_id, view.id, view.return_to)
     return run
 
 
 def _start_own(body: StartBody) -> RunView:
-    for field in ("subject_token", "grant_id"):
+    for field in ("subject_token", "grant_id", "return_to"):
         if getattr(body, field) is not None:
             raise InvalidRequestError(
                 f"{field}: only a service starts runs for somebody else.",
@@ -199,6 +209,7 @@ def _start_for_owner(body: StartBody) -> RunView:
         subject=None if body.subject_token is None else _subject(body.subject_token),
         grant_id=None if body.grant_id is None else str(body.grant_id),
         reference=body.reference or "",
+        return_to=body.return_to or "",
     )
 
 

@@ -23,7 +23,7 @@ from taskcred.errors import (
     NotFoundError,
     UnavailableError,
 )
-from taskcred.services import attempts, endings, reports, runs
+from taskcred.services import attempts, endings, prompts, reports, runs
 from taskcred.services.attempts import Begun, NotBegun
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
@@ -74,7 +74,8 @@ def begin(ctx: Context, principal: Principal, run_id: str, addresses: Sequence[s
         prompt = prompt_store.find_open(connection, run.account_id, run.iam_id)
     if isinstance(begun, Begun):
         return begun
-    raise _refusal(ctx, begun, None if prompt is None else prompt.id)
+    where = None if prompt is None else prompts.address(ctx, prompt.id, run.id, run.return_to)
+    raise _refusal(begun, where)
 
 
 def heartbeat(
@@ -193,14 +194,14 @@ def _not_begun(state: str) -> NotBegun:
     return NotBegun("cancelled" if state == RunState.CANCELLED else "finished")
 
 
-def _refusal(ctx: Context, not_begun: NotBegun, prompt_id: str | None) -> ConflictError:
+def _refusal(not_begun: NotBegun, prompt_url: str | None) -> ConflictError:
     match not_begun.why:
         case "parked":
             return ConflictError(
                 "The run waits for its owner's task credential.",
                 hint="Show its owner the page at action_url; once they have answered, begin again.",
                 code="parked",
-                action_url=None if prompt_id is None else f"{ctx.public_url}/prompts/{prompt_id}",
+                action_url=prompt_url,
             )
         case "cancelled":
             return ConflictError("The run was cancelled.", hint="Let its job be.", code="cancelled")

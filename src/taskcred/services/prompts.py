@@ -25,6 +25,13 @@ OPENED: Final = "prompt.opened"
 REMINDER: Final = "prompt.reminder"
 
 
+def address(ctx: Context, prompt_id: str, run_id: str, return_to: str) -> str:
+    """The prompt's page, as whoever started the run shows it to its owner. It names the run where that knows
+    the way back."""
+    page = f"{ctx.public_url}/prompts/{prompt_id}"
+    return f"{page}?run={run_id}" if return_to else page
+
+
 def open_for(
     ctx: Context,
     connection: sa.Connection,

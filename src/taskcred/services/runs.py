@@ -39,7 +39,8 @@ PARKED_REASON: Final = {
 @dataclass(frozen=True, slots=True)
 class NewRun:
     """What a run is made from. `started_by` is who asked; a schedule's runs name schedule and time, a
-    service's the service, what it calls the run, and the grant where there is one."""
+    service's the service, what it calls the run, where it wants the owner back, and the grant where there is
+    one."""
 
     account_id: str
     iam_id: str
@@ -53,6 +54,7 @@ class NewRun:
     grant_id: str | None = None
     acting_iam_id: str = ""
     reference: str = ""
+    return_to: str = ""
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
 
 
@@ -296,6 +298,7 @@ def _insert(connection: sa.Connection, new: NewRun, state: RunState, reason: str
         grant_id=new.grant_id,
         acting_iam_id=new.acting_iam_id,
         reference=new.reference,
+        return_to=new.return_to,
     )
 
 

@@ -15,9 +15,10 @@ import sqlalchemy as sa
 from taskcred.domain.grants import GrantView
 from taskcred.domain.permissions import Denied, Permission, Principal
 from taskcred.domain.runs import Executor, RunView
+from taskcred.domain.services import leads_back
 from taskcred.domain.starts import decide_service, decide_subject
 from taskcred.domain.tasks import TaskKind
-from taskcred.errors import ForbiddenError, NotFoundError, RateLimitedError
+from taskcred.errors import ForbiddenError, InvalidRequestError, NotFoundError, RateLimitedError
 from taskcred.services import events, grants, runs
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
@@ -38,12 +39,14 @@ def start(
     subject: Principal | None = None,
     grant_id: str | None = None,
     reference: str = "",
+    return_to: str = "",
 ) -> RunView:
     """Start a run for the owner of the access token that the service `principal` showed (`subject`), or of
     the grant it names: exactly one of the two.
 
-    A task of kind external is the service's own to carry out, any other goes to a worker. Raises
-    ForbiddenError (`service_disabled`, `task_not_allowed`, `executor_not_allowed`; `programmatic_token`,
+    A task of kind external is the service's own to carry out, any other goes to a worker. `return_to` is where
+    the owner is led after they answered the run's prompt, one of the service's callback URLs. Raises
+    InvalidRequestError (`invalid_return_to`), ForbiddenError (`service_disabled`, `task_not_allowed`, `executor_not_allowed`; `programmatic_token`,
     `run_token`; `grant_ended`, `grant_expired`, `task_not_granted`), NotFoundError for a grant it was not
     given, RateLimitedError, and what `runs.start` raises.
     """
@@ -61,6 +64,7 @@ def start(
         grant_id=grant_id,
         acting_iam_id=owner.acting_iam_id,
         reference=reference,
+        return_to=return_to,
     )
     try:
         return _start(ctx, principal, new, service_id, subject)
@@ -73,7 +77,7 @@ def _start(
     ctx: Context, principal: Principal, new: runs.NewRun, service_id: str, subject: Principal | None
 ) -> RunView:
     with ctx.store.read() as connection:
-        _verify_service(connection, service_id, new.task, None)
+        _verify_service(connection, service_id, new, None)
     if subject is not None:
         _verify(decide_subject(subject.authentication))
     chosen = runs.find_task(ctx, new.task)
@@ -81,7 +85,7 @@ def _start(
     executor = Executor.SERVICE if chosen.kind is TaskKind.EXTERNAL else Executor.WORKER
     with ctx.store.write() as connection:
         # Asked again: service or grant may have been ended meanwhile.
-        most = _verify_service(connection, service_id, new.task, executor)
+        most = _verify_service(connection, service_id, new, executor)
         if new.grant_id is not None:
             grants.find_for_service(ctx, connection, service_id, new.grant_id, new.task)
         _limit(ctx, connection, service_id, most)
@@ -102,12 +106,24 @@ def _giver(connection: sa.Connection, service_id: str, grant_id: str | None, now
     return grant
 
 
-def _verify_service(connection: sa.Connection, service_id: str, task: str, executor: Executor | None) -> int:
-    """How many runs the service may start in a minute. Raises ForbiddenError where it may not start this."""
+def _verify_service(
+    connection: sa.Connection, service_id: str, new: runs.NewRun, executor: Executor | None
+) -> int:
+    """How many runs the service may start in a minute. Raises ForbiddenError where it may not start this, and
+    InvalidRequestError where its owner could not be led back as it asks."""
     service = services.find(connection, service_id)
     if service is None:
         raise NotFoundError("There is no such service.", hint="The operator registers it anew.")
-    _verify(decide_service(service.state, service.tasks, service.executors, task, executor))
+    _verify(decide_service(service.state, service.tasks, service.executors, new.task, executor))
+    if new.return_to and not leads_back(service.callback_urls, new.return_to):
+        # Not the URL itself: whatever is in it was not meant for logs.
+        raise InvalidRequestError(
+            "return_to is not one of the callback URLs that this service is registered with.",
+            hint="It must be equal to one of them in every character; the operator or an administrator of the "
+            "service adds it.",
+            code="invalid_return_to",
+            field="return_to",
+        )
     return int(service.starts_per_minute)
 
 

@@ -41,6 +41,7 @@ def insert(
     grant_id: str | None = None,
     acting_iam_id: str = "",
     reference: str = "",
+    return_to: str = "",
 ) -> None:
     """A new run: queued with its first dispatch, parked, or ended at once with a reason."""
     queued = state is RunState.QUEUED
@@ -62,6 +63,7 @@ def insert(
             "grant_id": grant_id,
             "acting_iam_id": acting_iam_id,
             "reference": reference,
+            "return_to": return_to,
             "dispatch_no": 1 if queued else 0,
             "created_at": now,
             "queued_at": now if queued else None,
@@ -207,6 +209,7 @@ def view(row: sa.Row[Any]) -> RunView:
         grant_id=row.grant_id,
         acting_iam_id=row.acting_iam_id,
         reference=row.reference,
+        return_to=row.return_to,
     )
 
 

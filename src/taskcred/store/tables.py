@@ -170,6 +170,7 @@ runs = sa.Table(
     sa.Column("grant_id", sa.String(36)),
     sa.Column("acting_iam_id", sa.String(128), nullable=False, server_default=""),
     sa.Column("reference", sa.String(256), nullable=False, server_default=""),
+    sa.Column("return_to", sa.String(2048), nullable=False, server_default=""),
     sa.Column("dispatch_no", sa.Integer, nullable=False, server_default="0"),  # grows at each enqueue
     sa.Column("attempts_made", sa.Integer, nullable=False, server_default="0"),
     sa.Column("lost_attempts", sa.Integer, nullable=False, server_default="0"),

@@ -172,6 +172,8 @@ def after_key(created: Created, done: str, then: str) -> ResponseReturnValue:
             done=done,
             then=then,
         )
+    if not then.startswith("/"):
+        return go(then)  # what is said here would be read who knows when
     if created.stage == "done":
         say(done)
     else:

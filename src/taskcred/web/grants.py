@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import sqlalchemy as sa
-from flask import g, request
+from flask import request
 from flask.typing import ResponseReturnValue
 
 from taskcred.domain.credentials import CredentialState
 from taskcred.domain.grants import DEFAULT_DAYS, LONGEST_DAYS
+from taskcred.domain.services import answer_url, leads_back
 from taskcred.errors import InvalidRequestError
 from taskcred.http.authentication import context as ctx
 from taskcred.http.authentication import current_principal
@@ -25,6 +26,7 @@ from taskcred.services import grants
 from taskcred.store import notices
 from taskcred.web.api_key import own_credential
 from taskcred.web.frame import blueprint, fresh, go, me, render, say, signed_out_too
+from taskcred.web.ways_back import host_of, let_forms_lead_to
 
 HERE: Final = "/profile/grants"
 DAYS: Final = (1, 7, 30, 90, 180, 365)
@@ -33,7 +35,6 @@ _LONGEST_STATE: Final = 1024
 _PARAMETERS: Final = frozenset({"service", "tasks", "days", "return_to", "state"})
 _NUMBER: Final = re.compile(r"[0-9]{1,3}")
 _UUID: Final = re.compile(r"[0-9a-fA-F-]{36}")
-_ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9.:\[\]-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,11 @@ class Link:
     @property
     def host(self) -> str:
         """Where the answer leads, as people read it; empty: nowhere."""
-        return urlsplit(self.return_to).netloc
+        return host_of(self.return_to)
 
     def answer(self, **said: str) -> str:
         """The address that carries an answer back to the service."""
-        query = urlencode({**said, **({"state": self.state} if self.state else {})})
-        return f"{self.return_to}{'&' if '?' in self.return_to else '?'}{query}"
+        return answer_url(self.return_to, **said, **({"state": self.state} if self.state else {}))
 
 
 @blueprint.get("/grants/new")
@@ -71,9 +71,7 @@ def consent_asked() -> ResponseReturnValue:
 @fresh
 def _consent_page() -> ResponseReturnValue:
     link = _read_link()
-    origin = f"{urlsplit(link.return_to).scheme}://{link.host}"
-    if _ORIGIN.fullmatch(origin):
-        g.form_leads_to = origin
+    let_forms_lead_to(link.return_to)
     before = [each for each in grants.list_own(ctx(), me())[0] if each.state == "active"]
     return render(
         "grant_new.html",
@@ -114,7 +112,7 @@ def consent_given(grant_id: str) -> ResponseReturnValue:
     return_to, state = request.args.get("return_to", ""), request.args.get("state", "")[:_LONGEST_STATE]
     with ctx().store.read() as connection:
         service = grants.verify_offer(ctx(), connection, grant.service_id, grant.tasks)
-    if return_to not in service.callback_urls:
+    if not leads_back(service.callback_urls, return_to):
         return_to = ""
     link = Link(service, list(grant.tasks), DEFAULT_DAYS, return_to, state)
     return render(
@@ -169,8 +167,7 @@ def _read_link() -> Link:
     if not _NUMBER.fullmatch(days) or not 1 <= int(days) <= LONGEST_DAYS:
         raise _wrong(f"A grant lasts 1 to {LONGEST_DAYS} days.")
     return_to, state = args.get("return_to", ""), args.get("state", "")
-    # Character by character: what is merely alike may be somebody else's (RFC 9700, 4.1.3).
-    if return_to and return_to not in service.callback_urls:
+    if return_to and not leads_back(service.callback_urls, return_to):
         raise _wrong("The address it would return to is not one that the service is registered with.")
     if len(state) > _LONGEST_STATE:
         raise _wrong("Its state is too long.")

@@ -13,6 +13,7 @@ from taskcred.http.problems import status_of
 from taskcred.http.safe_return import safe_return
 from taskcred.services import prompts, runs, schedules
 from taskcred.services.cursors import MAX_LIMIT
+from taskcred.web import ways_back
 from taskcred.web.api_key import MENDABLE, after_key, own_credential, refused
 from taskcred.web.frame import blueprint, fresh, go, me, render, say
 from taskcred.web.sources import EXPIRY_CHOICES, SourceForm, read_source
@@ -40,9 +41,10 @@ def prompt_list() -> ResponseReturnValue:
 @blueprint.route("/prompts/<prompt_id>", methods=["GET", "POST"])
 @fresh
 def prompt(prompt_id: str) -> ResponseReturnValue:
-    """What waits and why; answered with a generated or an existing key."""
+    """What waits and why; answered with a generated or an existing key. Then on to where the person came from:
+    a page of ours, or the service that started `run`."""
     shown = prompts.get(ctx(), me(), prompt_id)
-    then = safe_return(request.args.get("return_to"))
+    then = ways_back.of_run(request.args.get("run")) or safe_return(request.args.get("return_to"))
     if request.method == "GET" or shown.state is not PromptState.OPEN or shown.why == "locked":
         return _page(shown, then, {}, SourceForm(), {})
     source, filled = read_source(request.form, ctx().clock.now())
@@ -70,6 +72,7 @@ def _page(
 ) -> str:
     waiting, _more = runs.list_own(ctx(), me(), state=RunState.WAITING_FOR_CREDENTIAL, limit=_SHOWN)
     planned, _more = schedules.list_own(ctx(), me(), limit=MAX_LIMIT)
+    ways_back.let_forms_lead_to(then)
     return render(
         "prompt.html",
         title="A key is needed" if shown.state is PromptState.OPEN else "Nothing waits here any more",
@@ -78,6 +81,7 @@ def _page(
         waiting=waiting,
         schedules=[each for each in planned if not each.paused],
         then=then,
+        back_at=ways_back.host_of(then),
         values=values,
         source=filled,
         expiry_choices=EXPIRY_CHOICES,

@@ -85,6 +85,23 @@ def test_the_answer_to_a_start_says_where_the_owner_is_asked(site: Site, service
     assert refused.get_json()["action_url"] == run["prompt_url"]
 
 
+def test_a_run_may_know_where_its_owner_is_led_after_the_prompt(site: Site) -> None:
+    back = "https://notebooks.example.test/back?x=1"
+    service = site.service(callback_urls=(back,))
+    run = start(site, service, return_to=back).get_json()
+    assert run["return_to"] == back
+    assert run["prompt_url"] == f"https://taskcred.test/prompts/{run['prompt_id']}?run={run['id']}"
+    again = service.client.get(f"/v1/runs/{run['id']}").get_json()
+    refused = service.client.post(f"/v1/runs/{run['id']}/attempts", json={})
+    assert again["prompt_url"] == refused.get_json()["action_url"] == run["prompt_url"]
+
+
+def test_what_an_owner_starts_leads_nowhere(site: Site) -> None:
+    body = {"task": "report", "return_to": "https://notebooks.example.test/back"}
+    refused = site.bearer().post("/v1/runs", json=body)
+    assert (refused.status_code, refused.get_json()["field"]) == (400, "return_to")
+
+
 @pytest.mark.promise("only-what-the-user-started")
 def test_the_owners_token_is_not_kept(site: Site, service: ServiceCaller) -> None:
     token = site.subject()

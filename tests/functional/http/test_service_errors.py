@@ -58,6 +58,12 @@ def expired_token(case: Case) -> Any:
     return case.start(subject_token=token)
 
 
+@case(400, "invalid_return_to")
+def way_back_to_somebody_else(case: Case) -> Any:
+    case.change(callback_urls=("https://notebooks.example.test/back",))
+    return case.start(return_to="https://notebooks.example.test/back/")
+
+
 @case(403, "programmatic_token")
 def token_of_a_program(case: Case) -> Any:
     token = case.site.subject(grant_type=API_KEY_GRANT, client_id="default")

@@ -57,6 +57,24 @@ def test_what_a_worker_carries_out_is_queued_and_what_the_service_does_is_not(ro
     assert (ours.iam_id, ours.account_id, ours.grant_id) == (owner.iam_id, owner.account_id, None)
 
 
+@pytest.mark.parametrize("change", ["alike", "removed meanwhile"])
+def test_an_owner_is_led_back_to_a_url_of_the_service_only(room: Room, change: str) -> None:
+    back = "https://notebooks.example.test/back"
+    owner, service = room.owner(), room.service(callback_urls=(back,))
+    assert room.start(service, owner, return_to=back).return_to == back
+    asked = back
+    if change == "alike":
+        asked = "https://notebooks.example.test/back?"
+    else:
+        none = registry.Change(callback_urls=())
+        registry.update(room.ctx, audit.OPERATOR, service_of(service), none)
+    with pytest.raises(InvalidRequestError) as refused:
+        room.start(service, owner, return_to=asked)
+    assert refused.value.error_code == "invalid_return_to"
+    assert "notebooks" not in str(refused.value)
+    assert room.count(t.runs) == 1
+
+
 def test_an_owner_carries_out_external_runs_on_their_own_machine(room: Room) -> None:
     owner = room.owner()
     room.give_credential(owner)

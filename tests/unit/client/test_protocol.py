@@ -146,7 +146,7 @@ def test_a_start_under_way_is_waited_for(clock: Clock) -> None:
     busy = answer(409, {"code": "idempotency_in_progress", "detail": "Under way."})
     run = answer(201, {"id": "r", "task": "t", "state": "queued", "unheard_of": 1})
     start = operations.start_run(
-        "t", None, subject_token=Secret("s"), grant_id=None, reference="", idempotency_key=None
+        "t", None, subject_token=Secret("s"), grant_id=None, reference="", return_to="", idempotency_key=None
     )
     got, sent, _ = drive(start, iter([busy, run]), clock)
     assert got.id == "r"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from taskcred.domain.services import id_of, principal_id, refuse_url
+from taskcred.domain.services import answer_url, id_of, leads_back, principal_id, refuse_url
 
 GOOD = (
     "https://a.example",
@@ -58,3 +58,32 @@ def test_refused(url: str) -> None:
 
 def test_a_services_name_among_principals_leads_back_to_its_id() -> None:
     assert id_of(principal_id("7")) == "7"
+
+
+@pytest.mark.parametrize(
+    "alike",
+    [
+        "",
+        "https://a.example/back/",
+        "https://a.example/bac",
+        "https://a.example/Back",
+        "https://A.example/back",
+        "https://a.example:443/back",
+        "https://a.example/back?",
+        "https://a.example/back#",
+        "https://a.example/x/../back",
+        "https://a.example/%62ack",
+        "https://a.example/back ",
+        "https://a.example.evil.test/back",
+        "//a.example/back",
+    ],
+)
+def test_browsers_are_led_to_what_is_on_the_list_and_to_nothing_alike(alike: str) -> None:
+    assert leads_back(["https://a.example/back"], "https://a.example/back")
+    assert not leads_back(["https://a.example/back"], alike)
+    assert not leads_back([], alike)
+
+
+def test_an_answer_goes_into_the_query() -> None:
+    assert answer_url("https://a.example/b", run_id="1") == "https://a.example/b?run_id=1"
+    assert answer_url("https://a.example/b?c=d", x="&=é") == "https://a.example/b?c=d&x=%26%3D%C3%A9"
