@@ -28,6 +28,7 @@ class Heartbeat:
         self._progress: dict[str, Any] | None = None
         self._output = ""
         self._stopped = False
+        self._is_hurried = False
         self._is_copy = False
         self.cancel_requested = False
         self.ended = False
@@ -47,6 +48,14 @@ class Heartbeat:
         with self._wake:
             self._progress = progress or self._progress
             self._output = (self._output + output)[:_KEPT]
+            self._wake.notify()
+
+    def hurry(self) -> None:
+        """Beat now: something says that the attempt may have ended, and the server's answer tells."""
+        if self._is_copy:
+            return
+        with self._wake:
+            self._is_hurried = True
             self._wake.notify()
 
     def stop(self) -> list[Mapping[str, Any]]:
@@ -76,7 +85,7 @@ class Heartbeat:
         last, failures = protocol.now(), 0
         while True:
             with self._wake:
-                while not self._stopped:
+                while not self._stopped and not self._is_hurried:
                     has_news = self._progress is not None or self._output
                     due = last + (_SOON if has_news and not failures else self._every)
                     if failures:
@@ -87,6 +96,7 @@ class Heartbeat:
                     self._wake.wait(left)
                 if self._stopped:
                     return
+                self._is_hurried = False
                 news = self._next()
             last = protocol.now()
             try:

@@ -6,7 +6,7 @@ import asyncio
 import copy
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -62,6 +62,7 @@ class TaskSession:
         self._refused: KeyRefusedError | None = None
         self._flight: Future[_Held] | None = None  # the one request under way
         self._quiet_until = 0.0
+        self._when_refused: Callable[[], None] | None = None
         forking.follow(self)
 
     @classmethod
@@ -121,6 +122,10 @@ class TaskSession:
 
         return ibm_authenticator(self)
 
+    def when_refused(self, tell: Callable[[], None]) -> None:
+        """Call `tell`, from a thread of the session, once the key is refused."""
+        self._when_refused = tell
+
     def close(self) -> None:
         """Close the connections; a later call opens new ones."""
         self._driver.close()
@@ -166,6 +171,8 @@ class TaskSession:
                 self._flight, self._quiet_until = None, protocol.now() + _QUIET
                 if isinstance(error, KeyRefusedError):
                     self._refused, self._held = error, None
+            if isinstance(error, KeyRefusedError) and self._when_refused is not None:
+                self._when_refused()
             flight.set_exception(error)
         else:
             now = protocol.now()

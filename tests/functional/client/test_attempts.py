@@ -258,6 +258,29 @@ def test_a_fork_has_the_session_and_reports_nothing(client: Client, owner: Owner
     assert client.run(run.id).state == "succeeded"
 
 
+@pytest.mark.promise("at-once")
+def test_a_refused_key_tells_at_once_that_the_attempt_was_taken_away(client: Client, owner: Owner) -> None:
+    run = client.start_run("train", grant_id=owner.grant_id)
+    kept = client.begin_attempt(run.id).kept()
+    attempt = client.go_on({**kept, "heartbeat_seconds": 3600})  # none is due while the test lasts
+    owner.request("POST", f"/v1/grants/{owner.grant_id}/end")
+    with pytest.raises(errors.KeyRefusedError):
+        attempt.session.token()
+    eventually(lambda: attempt.ended, "the attempt hears")
+
+
+def test_a_key_that_is_refused_for_another_reason_ends_nothing(client: Client, owner: Owner) -> None:
+    run = client.start_run("train", subject_token=owner.token)
+    kept = client.begin_attempt(run.id, addresses=["192.0.2.0/24"]).kept()
+    attempt = client.go_on({**kept, "heartbeat_seconds": 3600})
+    attempt.progress(1, 2)
+    with pytest.raises(errors.KeyRefusedError):
+        attempt.session.token()
+    eventually(lambda: client.run(run.id).progress_done == 1, "the attempt is heard of")
+    assert not attempt.ended
+    assert attempt.end("succeeded").state == "succeeded"
+
+
 def test_the_environment_of_a_child_is_what_sdks_read(client: Client, owner: Owner) -> None:
     run = client.start_run("train", subject_token=owner.token)
     with client.begin_attempt(run.id) as attempt:
