@@ -15,7 +15,7 @@ from taskcred.http.authentication import caller, context
 from taskcred.http.operations import nouns, operation
 from taskcred.http.shapes import ABSENT, IdempotencyHeader, Name, PageQuery, SourceIn, Told, left_out
 from taskcred.http.task_credentials import NewCredential, created_answer
-from taskcred.services import prompts
+from taskcred.services import answering, prompts
 from taskcred.services.idempotency import Answer
 
 api = nouns("prompts", "Open requests for a task credential.")
@@ -88,7 +88,7 @@ def answer_prompt(path: PromptPath, header: IdempotencyHeader, body: AnswerBody)
     """Give the key that is asked for; every parked run of the caller's in this account is then queued."""
 
     def work() -> Answer:
-        created = prompts.answer(
+        created = answering.answer(
             context(), caller(), str(path.prompt_id), body.source(), name=body.name or ""
         )
         return created_answer(created, 200 if created.stage == "done" else 202)

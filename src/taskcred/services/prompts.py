@@ -1,4 +1,7 @@
-"""Prompts: an owner without a usable task credential is asked for one, once, and told until they answer."""
+"""Prompts: an owner without a usable task credential is asked for one, once, and told until they answer.
+
+What the answer does is in `answering`.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +11,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from taskcred.domain.credentials import DEFAULT_NAME, Created, Drain, KeySource
 from taskcred.domain.permissions import Permission, Principal
 from taskcred.domain.runs import Executor, PromptState, PromptView
-from taskcred.errors import ConflictError, NotFoundError
+from taskcred.errors import NotFoundError
 from taskcred.services import events, notices
-from taskcred.services.authorize import actor_of, authorize
+from taskcred.services.authorize import authorize
 from taskcred.services.context import Context
 from taskcred.services.cursors import cut, read_cursor, verify_limit
 from taskcred.store import audit
@@ -121,42 +123,7 @@ def get(ctx: Context, principal: Principal, prompt_id: str) -> PromptView:
     """One of the caller's prompts. Raises NotFoundError for other owners' prompts too."""
     authorize(ctx, principal, Permission.PROMPT_READ, "prompt", prompt_id)
     with ctx.store.read() as connection:
-        return _own(connection, principal, prompt_id)
-
-
-def answer(ctx: Context, principal: Principal, prompt_id: str, source: KeySource, name: str = "") -> Created:
-    """Give what the prompt asks for: a first key, or a new key in place of one that no longer works.
-
-    Every parked run of the owner is queued in the transaction that makes the credential usable. Raises
-    NotFoundError; ConflictError (`prompt_closed`; `credential_locked`: only an operator lifts a lock);
-    and whatever making a credential raises.
-    """
-    # Credentials settle prompts, and answering a prompt makes a credential: one side looks the other up late.
-    from taskcred.services import credentials
-
-    authorize(ctx, principal, Permission.PROMPT_ANSWER, "prompt", prompt_id)
-    with ctx.store.write() as connection:
-        prompt = _own(connection, principal, prompt_id)
-        standing = store.standing(connection, principal.account_id, principal.iam_id)
-        if prompt.state is PromptState.OPEN and not standing.why:
-            # Whatever made the credential usable has settled the prompt; this mends a restored database.
-            settle(ctx, connection, principal.account_id, principal.iam_id, actor_of(principal))
-    if prompt.state is not PromptState.OPEN or not standing.why:
-        raise ConflictError(
-            "Nothing waits for this answer any more.",
-            hint="Your runs show how they go on.",
-            code="prompt_closed",
-            action_url=f"{ctx.public_url}/runs",
-        )
-    if standing.why == "locked":
-        raise ConflictError(
-            "Your task credential is locked, and a new key does not lift a lock.",
-            hint="Ask your taskcred operator to unlock it; everything that waits then starts by itself.",
-            code="credential_locked",
-        )
-    if standing.credential_id is None:
-        return credentials.create(ctx, principal, name=name or DEFAULT_NAME, source=source)
-    return credentials.rotate(ctx, principal, standing.credential_id, source=source, drain=Drain())
+        return find_own(connection, principal, prompt_id)
 
 
 def remind_due(ctx: Context, limit: int = 100) -> int:
@@ -182,7 +149,8 @@ def _payload(prompt_id: str, why: str) -> dict[str, Any]:
     return {"prompt_id": prompt_id, "why": why}
 
 
-def _own(connection: sa.Connection, principal: Principal, prompt_id: str) -> PromptView:
+def find_own(connection: sa.Connection, principal: Principal, prompt_id: str) -> PromptView:
+    """One of the caller's prompts, within the caller's transaction. Raises NotFoundError for other owners'."""
     found = store.of_owner(connection, principal.account_id, principal.iam_id, prompt_id=prompt_id)
     if not found:
         raise NotFoundError(

@@ -11,7 +11,7 @@ from taskcred.domain.runs import PromptState, PromptView, RunState
 from taskcred.http.authentication import context as ctx
 from taskcred.http.problems import status_of
 from taskcred.http.safe_return import safe_return
-from taskcred.services import prompts, runs, schedules
+from taskcred.services import answering, prompts, runs, schedules
 from taskcred.services.cursors import MAX_LIMIT
 from taskcred.web import ways_back
 from taskcred.web.api_key import MENDABLE, after_key, own_credential, refused
@@ -55,7 +55,7 @@ def prompt(prompt_id: str) -> ResponseReturnValue:
     if source is None or errors:
         return _page(shown, then, {"name": name}, filled, errors), 422
     try:
-        created = prompts.answer(ctx(), me(), prompt_id, source, name=name)
+        created = answering.answer(ctx(), me(), prompt_id, source, name=name)
     except MENDABLE as error:
         return _page(shown, then, {"name": name}, filled, refused(error)), status_of(error)
     return after_key(created, "Your key is in place. What waited for it goes on.", then)

@@ -12,7 +12,7 @@ from taskcred.domain.credentials import Generated, Provided
 from taskcred.domain.permissions import Principal
 from taskcred.domain.runs import PromptState, RunState
 from taskcred.errors import ConflictError, ForbiddenError, NotFoundError
-from taskcred.services import attempts, credentials, intents, notices, prompts, runs, schedules
+from taskcred.services import answering, attempts, credentials, intents, notices, prompts, runs, schedules
 from taskcred.store import audit
 from taskcred.store import tables as t
 from taskcred.testing import Failure, programmatic
@@ -41,7 +41,7 @@ def test_an_answer_queues_every_parked_run_of_the_owner(room: Room, origin: str)
     )
     prompt_id = _open_prompt(room, owner)
 
-    created = prompts.answer(room.ctx, owner, prompt_id, source, "Nightly work")
+    created = answering.answer(room.ctx, owner, prompt_id, source, "Nightly work")
 
     assert created.credential.name == "Nightly work"
     assert [each.run_id for each in room.queue.enqueued] == waiting
@@ -74,7 +74,7 @@ def test_an_answer_is_recorded_as_its_owners_whoever_finished_it(room: Room, fin
     if finished_by == "keeper":
         room.provider.script("create_key", Failure.COMMIT_THEN_DROP)
         room.provider.script("key_details", Failure.UNAVAILABLE)
-    created = prompts.answer(room.ctx, owner, _open_prompt(room, owner), Generated())
+    created = answering.answer(room.ctx, owner, _open_prompt(room, owner), Generated())
     assert (created.stage == "done") is (finished_by == "request")
     room.clock.advance(timedelta(minutes=1))
     intents.advance_due(room.ctx, "keeper")
@@ -118,7 +118,7 @@ def test_a_refused_key_is_replaced_in_place(room: Room) -> None:
     attempts.begin(room.ctx, WORKER, run.id, 1)
     owner = room.signed_in(owner.iam_id)
 
-    created = prompts.answer(room.ctx, owner, _open_prompt(room, owner), Generated())
+    created = answering.answer(room.ctx, owner, _open_prompt(room, owner), Generated())
 
     assert created.credential.id == credential_id
     assert runs.get(room.ctx, owner, run.id).state is RunState.QUEUED
@@ -131,7 +131,7 @@ def test_a_lock_is_not_lifted_by_an_answer(room: Room) -> None:
     credentials.lock(room.ctx, audit.OPERATOR, credential_id, "Under investigation.")
     run = room.run(owner)
     with pytest.raises(ConflictError) as caught:
-        prompts.answer(room.ctx, owner, _open_prompt(room, owner), Generated())
+        answering.answer(room.ctx, owner, _open_prompt(room, owner), Generated())
     assert caught.value.error_code == "credential_locked"
     assert "operator" in caught.value.hint
 
@@ -143,9 +143,9 @@ def test_a_prompt_is_answered_once(room: Room) -> None:
     owner = room.owner()
     room.run(owner)
     prompt_id = _open_prompt(room, owner)
-    prompts.answer(room.ctx, owner, prompt_id, Generated())
+    answering.answer(room.ctx, owner, prompt_id, Generated())
     with pytest.raises(ConflictError) as caught:
-        prompts.answer(room.ctx, owner, prompt_id, Generated())
+        answering.answer(room.ctx, owner, prompt_id, Generated())
     assert caught.value.error_code == "prompt_closed"
 
 
@@ -153,7 +153,7 @@ def test_only_the_owner_can_answer(room: Room) -> None:
     owner, stranger = room.owner(), room.owner()
     room.run(owner)
     prompt_id = _open_prompt(room, owner)
-    for call in (prompts.get, lambda *a: prompts.answer(*a, Generated())):
+    for call in (prompts.get, lambda *a: answering.answer(*a, Generated())):
         with pytest.raises(NotFoundError):
             call(room.ctx, stranger, prompt_id)
     assert room.count(t.task_credentials) == 0
@@ -164,7 +164,7 @@ def test_an_answer_needs_a_recent_sign_in(room: Room) -> None:
     room.run(owner)
     room.clock.advance(timedelta(minutes=16))
     with pytest.raises(ForbiddenError) as caught:
-        prompts.answer(room.ctx, owner, _open_prompt(room, owner), Generated())
+        answering.answer(room.ctx, owner, _open_prompt(room, owner), Generated())
     assert caught.value.error_code == "fresh_sign_in_required"
 
 
