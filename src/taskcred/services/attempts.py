@@ -18,7 +18,7 @@ from taskcred.errors import ConflictError, ForbiddenError, NotFoundError, Unavai
 from taskcred.services import events, prompts, tokens
 from taskcred.services.authorize import actor_of, authorize
 from taskcred.services.context import Context
-from taskcred.services.endings import find_run, finish, lost
+from taskcred.services.endings import end_expired, find_run, finish, lost
 from taskcred.services.reports import (
     append_output,
     cancel_requested,
@@ -67,7 +67,7 @@ class NotBegun:
     """Nothing to do for this dispatch.
 
     parked      the run waits for a task credential and will be dispatched anew
-    cancelled   its owner ended it
+    cancelled   its owner ended it, or its grant has reached its date
     finished    it has succeeded or failed
     superseded  a later dispatch has taken its place
     running     an attempt of this very dispatch is live elsewhere: report it lost once its process is gone
@@ -110,6 +110,8 @@ def begin(ctx: Context, principal: Principal, run_id: str, dispatch_no: int) -> 
         refused = _refuse(connection, run, dispatch_no, principal.iam_id)
         if refused is not None:
             return refused
+        if run.state == RunState.QUEUED and end_expired(ctx, connection, run):
+            return NotBegun("cancelled")
         standing = prompt_store.standing(connection, run.account_id, run.iam_id)
         if standing.why and run.state == RunState.QUEUED:
             park(ctx, connection, run, standing.why)

@@ -38,7 +38,8 @@ _SILENT: Final[dict[Executor, str]] = {
     Executor.SERVICE: "The service carrying it out fell silent.",
     Executor.OWNER: "The program carrying it out on your machine fell silent.",
 }
-_EXPIRED: Final = "There is no other attempt: the grant it was started under has expired."
+_EXPIRED: Final = "The grant it was started under has expired."
+_NO_OTHER: Final = "There is no other attempt: the grant it was started under has expired."
 _CANCELLED: Final = "Cancelled by its owner."  # where a run of an older release does not say
 _KINDS: Final[dict[Executor, audit.ActorKind]] = {
     Executor.WORKER: "worker",
@@ -135,6 +136,15 @@ def cancel(
         end(ctx, connection, live, AttemptOutcome.CANCELLED, reason, actor=actor, is_taken=True)
 
 
+def end_expired(ctx: Context, connection: sa.Connection, run: sa.Row[Any]) -> bool:
+    """Cancel a queued run whose grant has reached its date, before an attempt of it begins; whether it had. What
+    was asked for in time, but not begun, is not what the owner consented to any more."""
+    if _is_granted(ctx, connection, run):
+        return False
+    end_run(ctx, connection, run, End(RunState.CANCELLED, _EXPIRED), audit.KEEPER)
+    return True
+
+
 def find_run(connection: sa.Connection, run_id: str) -> sa.Row[Any]:
     """The run's row, whoever owns it. Raises NotFoundError."""
     row = run_store.find(connection, run_id)
@@ -160,7 +170,7 @@ def _decide(
     }
     decision: Again | End
     if again and not _is_granted(ctx, connection, run):
-        again, reason = False, f"{reason} {_EXPIRED}".lstrip()
+        again, reason = False, f"{reason} {_NO_OTHER}".lstrip()
     if run.cancel_requested_at is not None and outcome is not AttemptOutcome.SUCCEEDED:
         decision = End(RunState.CANCELLED, run.reason or _CANCELLED)
     elif again:

@@ -72,10 +72,11 @@ def begin(ctx: Context, principal: Principal, run_id: str, addresses: Sequence[s
     with ctx.store.write() as connection:
         begun = _begin(ctx, connection, principal, run_id, ensured, bound_to)
         prompt = prompt_store.find_open(connection, run.account_id, run.iam_id)
+        reason = endings.find_run(connection, run_id).reason
     if isinstance(begun, Begun):
         return begun
     where = None if prompt is None else prompts.address(ctx, prompt.id, run.id, run.return_to)
-    raise _refusal(begun, where)
+    raise _refusal(begun, where, reason)
 
 
 def heartbeat(
@@ -181,6 +182,8 @@ def _begin(
         run = endings.find_run(connection, run_id)
         if run.state in FINAL_STATES:
             return _not_begun(run.state)
+    if endings.end_expired(ctx, connection, run):
+        return NotBegun("cancelled")
     if standing.why or ensured is None:
         attempts.park(ctx, connection, run, standing.why)
         return NotBegun("parked")
@@ -194,7 +197,7 @@ def _not_begun(state: str) -> NotBegun:
     return NotBegun("cancelled" if state == RunState.CANCELLED else "finished")
 
 
-def _refusal(not_begun: NotBegun, prompt_url: str | None) -> ConflictError:
+def _refusal(not_begun: NotBegun, prompt_url: str | None, reason: str) -> ConflictError:
     match not_begun.why:
         case "parked":
             return ConflictError(
@@ -204,7 +207,8 @@ def _refusal(not_begun: NotBegun, prompt_url: str | None) -> ConflictError:
                 action_url=prompt_url,
             )
         case "cancelled":
-            return ConflictError("The run was cancelled.", hint="Let its job be.", code="cancelled")
+            hint = f"{reason} Let its job be.".lstrip()
+            return ConflictError("The run was cancelled.", hint=hint, code="cancelled")
         case _:
             return ConflictError(
                 "The run has ended.",

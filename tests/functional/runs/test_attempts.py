@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import sqlalchemy as sa
@@ -11,7 +11,8 @@ import sqlalchemy as sa
 from taskcred.domain import keytext
 from taskcred.domain.runs import AttemptOutcome, RunState
 from taskcred.errors import ForbiddenError, NotFoundError, StoreBusyError, UnavailableError
-from taskcred.services import attempts, credentials, prompts, runs
+from taskcred.services import attempts, credentials, grants, prompts, runs, starting
+from taskcred.services.events import service_of
 from taskcred.services.reaper import Reaper
 from taskcred.store import changes
 from taskcred.store import tables as t
@@ -346,3 +347,24 @@ def test_a_host_that_slept_makes_nobody_silent(room: Room) -> None:
     room.clock.advance(timedelta(days=3))
     assert Reaper(room.ctx).reap() == 0
     assert runs.get(room.ctx, owner, run.id).state is RunState.RUNNING
+
+
+@pytest.mark.promise("only-what-the-user-started")
+def test_a_worker_begins_nothing_after_the_grants_date(room: Room) -> None:
+    owner, service = room.owner(), room.service()
+    room.give_credential(owner)
+    offer: dict[str, Any] = {"service_id": service_of(service), "tasks": ["plain"]}
+    grant = grants.give(room.ctx, owner, **offer, days=1)
+    started = [
+        starting.start(room.ctx, service, task="plain", parameters={}, grant_id=grant.id) for _ in range(2)
+    ]
+    begun = room.begin(started[0].id)
+    room.clock.advance(timedelta(days=1))
+    dispatch = next(each for each in room.queue.enqueued if each.run_id == started[1].id)
+    told = attempts.begin(room.ctx, WORKER, started[1].id, dispatch.dispatch_no)
+    assert told == attempts.NotBegun("cancelled")
+    late = runs.get(room.ctx, owner, started[1].id)
+    assert (late.state, late.reason) == (RunState.CANCELLED, "The grant it was started under has expired.")
+    # What ran by then goes on, and a worker whose answer was lost gets its key.
+    assert runs.get(room.ctx, owner, started[0].id).state is RunState.RUNNING
+    assert room.begin(started[0].id).attempt_id == begun.attempt_id

@@ -25,13 +25,13 @@ from taskcred.errors import (
 from taskcred.ports import AccessToken, IdentityProvider
 from taskcred.services import (
     access,
+    answering,
     attempts,
     credentials,
     executions,
     grant_endings,
     grants,
     overdue,
-    prompts,
     registry,
     runs,
     starting,
@@ -210,7 +210,7 @@ def test_a_parked_run_says_where_its_owner_answers(room: Room, service: Principa
     run = room.start(service, owner)
     told = refused(lambda: executions.begin(room.ctx, service, run.id))
     assert (told.error_code, told.action_url) == ("parked", f"https://taskcred.test/prompts/{run.prompt_id}")
-    prompts.answer(room.ctx, owner, run.prompt_id or "", Generated())
+    answering.answer(room.ctx, owner, run.prompt_id or "", Generated())
     assert room.told(service) == [("run.queued", {"why": "prompt_answered"})]
     assert is_live(room, executions.begin(room.ctx, service, run.id))
 
@@ -357,13 +357,6 @@ def test_the_grant_is_ended_while_a_run_under_it_is_at_work(
     assert refused(lambda: executions.begin(room.ctx, service, run.id)).error_code == "cancelled"
 
 
-def test_a_grant_that_passes_interrupts_nothing(room: Room, service: Principal, owner: Principal) -> None:
-    grant = grants.give(room.ctx, owner, service_id=service_of(service), tasks=["train"], days=1)
-    run = starting.start(room.ctx, service, task="train", parameters={}, grant_id=grant.id)
-    room.clock.advance(timedelta(days=2))
-    assert is_live(room, executions.begin(room.ctx, service, run.id))
-
-
 @pytest.mark.promise("at-once")
 def test_the_service_is_disabled_while_it_begins(
     room: Room, service: Principal, owner: Principal, run: RunView
@@ -498,6 +491,53 @@ def test_there_is_no_other_attempt_after_the_grants_date(
     why = "No disk. There is no other attempt: the grant it was started under has expired."
     assert (ended.state, ended.reason) == (RunState.FAILED, why)
     assert refused(lambda: executions.begin(room.ctx, service, run.id)).error_code == "finished"
+
+
+@pytest.mark.promise("only-what-the-user-started")
+@pytest.mark.parametrize("before", ["queued", "parked", "queued again", "running"])
+def test_no_attempt_begins_after_the_grants_date(
+    room: Room, service: Principal, owner: Principal, before: str
+) -> None:
+    offer: dict[str, Any] = {"service_id": service_of(service), "tasks": ["train"]}
+    grant = grants.give(room.ctx, owner, **offer, days=1)
+    if before == "parked":
+        _take_credential(room, owner, "deleted")
+    run = starting.start(room.ctx, service, task="train", parameters={}, grant_id=grant.id)
+    begun = None
+    if before in {"queued again", "running"}:
+        begun = executions.begin(room.ctx, service, run.id)
+    if begun and before == "queued again":
+        failed = AttemptOutcome.FAILED
+        executions.end(room.ctx, service, run.id, begun.attempt_id, failed, again=True)
+    room.clock.advance(timedelta(days=1))  # the keeper need not have seen it
+    owner = room.signed_in(owner.iam_id)
+    if begun and before == "running":
+        assert executions.heartbeat(room.ctx, service, run.id, begun.attempt_id) is False  # goes on
+    if before == "parked":
+        assert refused(lambda: executions.begin(room.ctx, service, run.id)).error_code == "parked"
+        room.give_credential(owner)
+    told = refused(lambda: executions.begin(room.ctx, service, run.id))
+    assert (told.error_code, told.hint) == (
+        "cancelled",
+        "The grant it was started under has expired. Let its job be.",
+    )
+    assert state(room, owner, run) == (RunState.CANCELLED, "The grant it was started under has expired.")
+    ended = {"state": "cancelled", "reason_text": "The grant it was started under has expired."}
+    assert room.told(service)[-1] == ("run.ended", ended)
+    assert begun is None or not is_live(room, begun)
+    assert room.actions(owner)[-1] == "run:end success"
+
+
+def test_a_run_without_a_grant_or_with_a_renewed_one_begins_at_any_time(
+    room: Room, service: Principal, owner: Principal, run: RunView
+) -> None:
+    offer: dict[str, Any] = {"service_id": service_of(service), "tasks": ["train"]}
+    grant = grants.give(room.ctx, owner, **offer, days=1)
+    granted = starting.start(room.ctx, service, task="train", parameters={}, grant_id=grant.id)
+    room.clock.advance(timedelta(days=1))
+    grants.give(room.ctx, room.signed_in(owner.iam_id), **offer, days=1)
+    for each in (run, granted):
+        assert is_live(room, executions.begin(room.ctx, service, each.id))
 
 
 @pytest.mark.parametrize(
