@@ -28,19 +28,20 @@ from taskcred.services.context import Context
 from taskcred.services.event_delivery import Deliverer
 from taskcred.services.reaper import Reaper
 from taskcred.store import changes
-from taskcred.wiring.trusted import open_trusted
+from taskcred.wiring.trusted import Trusted, open_trusted
 
 
 def run(settings: Settings) -> None:
     """A keeper process: stands by until it is the active one."""
     lifeline.take_name("keeper")
     logs.configure(settings.log, "keeper")
-    build_keeper(settings).run()
-
-
-def build_keeper(settings: Settings) -> Keeper:
-    """A keeper on this machine's records."""
     trusted = open_trusted(settings)
+    build_keeper(settings, trusted).run()
+    trusted.iam.close()
+
+
+def build_keeper(settings: Settings, trusted: Trusted) -> Keeper:
+    """A keeper on this machine's records."""
     ctx = trusted.ctx
     # Loading the engine takes half a second: not at the first run that comes due, under the write lock.
     keeper = Keeper(ctx, warm_up=cast("DbosQueue", ctx.queue).load)

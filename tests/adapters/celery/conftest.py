@@ -8,6 +8,7 @@ import os
 import secrets
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -177,6 +178,13 @@ class Platform:
         )
         return int(process), Secret(key)
 
+    def exchanges(self) -> dict[str, int]:
+        """How often the local IAM exchanged keys of each owner: its own count. Stops the server, which writes
+        down then what it had counted."""
+        self.server.stop()
+        with sqlite3.connect(f"file:{self.server.data_dir / 'iam.db'}?mode=ro", uri=True) as database:
+            return dict(database.execute("SELECT iam_id, SUM(authn_count) FROM api_keys GROUP BY iam_id"))
+
     def is_good(self, key: Secret) -> bool:
         """Whether the token endpoint accepts the key."""
         with self.server.client() as client:
@@ -197,10 +205,14 @@ def create_credential(signed_in: SignedIn) -> str:
 
 
 @pytest.fixture(scope="module")
-def running(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
-    """A platform without workers: for all tests of a module, for a server takes seconds to start."""
+def running(
+    redis_url: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Platform]:
+    """A platform without workers: for all tests of a module, for a server takes seconds to start. The module's
+    CONFIGURATION, if any, is the server's, too."""
     directory = tmp_path_factory.mktemp("platform")
-    server = PlainServer(directory / "server", config=CATALOGUE)
+    config = CATALOGUE + getattr(request.module, "CONFIGURATION", "")
+    server = PlainServer(directory / "server", config=config)
     file = directory / "service.json"
     with pytest.MonkeyPatch.context() as patch:
         try:

@@ -18,6 +18,7 @@ from taskcred.testing import FrozenClock
 from taskcred.wiring import common
 from taskcred.wiring.keeper import build_keeper
 from taskcred.wiring.prepare import prepare
+from taskcred.wiring.trusted import open_trusted
 
 Row = Callable[[datetime], sa.Insert]
 
@@ -50,7 +51,8 @@ def test_a_run_whose_worker_fell_silent_ends(settings: Settings, monkeypatch: py
     clock = FrozenClock()
     monkeypatch.setattr(common, "SystemClock", lambda: clock)
     task = TaskSettings(kind="command", argv=("true",), retry=RetrySettings(on_lost=False))
-    keeper = build_keeper(settings.model_copy(update={"tasks": {"work": task}}))
+    settings = settings.model_copy(update={"tasks": {"work": task}})
+    keeper = build_keeper(settings, open_trusted(settings))
     engine = sqlite_engine(DataDir(settings.data_dir).records)
     owner = {"account_id": "a", "iam_id": "i"}
     with engine.begin() as connection:
@@ -87,7 +89,7 @@ def test_what_is_old_goes_and_what_is_young_stays(settings: Settings) -> None:
         for row in rows:
             connection.execute(row(now))
             connection.execute(row(now - timedelta(days=2)))
-    keeper = build_keeper(settings)
+    keeper = build_keeper(settings, open_trusted(settings))
     (housekeeping,) = [duty for duty in keeper.duties if duty.name == "housekeeping"]
     assert housekeeping.work() == 0
     with engine.begin() as connection:

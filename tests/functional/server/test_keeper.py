@@ -14,6 +14,7 @@ from taskcred.jobs.queue import DbosQueue
 from taskcred.roles.keeper import Duty
 from taskcred.wiring.keeper import build_keeper
 from taskcred.wiring.prepare import prepare
+from taskcred.wiring.trusted import open_trusted
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_the_engine_is_loaded_before_any_duty_could_wait_for_it(
         return 0
 
     monkeypatch.setattr(DbosQueue, "load", noted)
-    keeper = build_keeper(settings)
+    keeper = build_keeper(settings, open_trusted(settings))
     keeper.duties = [Duty("work", work, 60.0)]
     keeper.run()
     assert order == ["load", "work"]
