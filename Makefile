@@ -23,7 +23,7 @@ test: install    ## every test; says what it skipped and why
 	@echo "Not among these: Airflow, Dagster and Prefect, in environments of their own. They are checked by: make adapters"
 	@$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(TESTS)
 
-adapters: install ## follow the how-tos of Airflow, Dagster, Kubernetes and Prefect with the real engines
+adapters: install ## follow the how-tos of Airflow, Celery, cron, Dagster, Kubernetes and Prefect with the real engines
 	@VENV="$(VENV)" scripts/check-adapter
 
 check: install   ## format, lint, types

@@ -8,6 +8,8 @@ A fenced block after a line `<!-- check: PLACE -->` is a step. PLACE is where a 
     engine        commands on the machine of the engine
     background    a command there that goes on until the end
     file PATH     a file there
+    root          commands of the administrator of that machine
+    crontab, unit NAME    a person's crontab, and a unit of systemd, there
 
 Commands begin with `$ ` and may be continued with a backslash; what follows them is what they print.
 """
