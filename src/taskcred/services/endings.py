@@ -39,7 +39,6 @@ _SILENT: Final[dict[Executor, str]] = {
     Executor.OWNER: "The program carrying it out on your machine fell silent.",
 }
 _EXPIRED: Final = "The grant it was started under has expired."
-_NO_OTHER: Final = "There is no other attempt: the grant it was started under has expired."
 _CANCELLED: Final = "Cancelled by its owner."  # where a run of an older release does not say
 _KINDS: Final[dict[Executor, audit.ActorKind]] = {
     Executor.WORKER: "worker",
@@ -169,8 +168,8 @@ def _decide(
         "lost_attempts": run.lost_attempts + (outcome is AttemptOutcome.LOST),
     }
     decision: Again | End
-    if again and not _is_granted(ctx, connection, run):
-        again, reason = False, f"{reason} {_NO_OTHER}".lstrip()
+    if again and (why_not := _refuse_other(ctx, connection, run)):
+        again, reason = False, f"{reason} There is no other attempt: {why_not}".lstrip()
     if run.cancel_requested_at is not None and outcome is not AttemptOutcome.SUCCEEDED:
         decision = End(RunState.CANCELLED, run.reason or _CANCELLED)
     elif again:
@@ -200,9 +199,20 @@ def _decide(
     events.of_run(ctx, connection, run, "run.queued", why="again")
 
 
+def _refuse_other(ctx: Context, connection: sa.Connection, run: sa.Row[Any]) -> str:
+    """Why its executor gets no other attempt of the run, empty where it does. A service would go on for ever, by
+    one attempt after the other, after the date that its owner consented to, or was there."""
+    within = ctx.policy.runs.again_within
+    if not _is_granted(ctx, connection, run):
+        return "the grant it was started under has expired."
+    is_bounded = run.executor == Executor.SERVICE and run.grant_id is None
+    if is_bounded and ctx.clock.now() - run.started_at > within:
+        return f"the first one began more than {within.days} days ago, and no grant is behind it."
+    return ""
+
+
 def _is_granted(ctx: Context, connection: sa.Connection, run: sa.Row[Any]) -> bool:
-    """Whether a run that was started under a grant still has one: else a service, by one attempt after the
-    other, would go on for ever after the date that its owner consented to."""
+    """Whether a run that was started under a grant still has one."""
     if run.grant_id is None:
         return True
     grant = grants.find_active(connection, run.service_id, run.account_id, run.iam_id, ctx.clock.now())

@@ -494,6 +494,39 @@ def test_there_is_no_other_attempt_after_the_grants_date(
 
 
 @pytest.mark.promise("only-what-the-user-started")
+@pytest.mark.parametrize("starter", ["service", "its owner", "grant"])
+def test_a_run_that_its_owner_was_there_for_is_not_tried_for_ever(
+    room: Room, service: Principal, owner: Principal, starter: str
+) -> None:
+    if starter == "grant":
+        offer: dict[str, Any] = {"service_id": service_of(service), "tasks": ["train"]}
+        grant_id = grants.give(room.ctx, owner, **offer, days=30).id
+        run = starting.start(room.ctx, service, task="train", parameters={}, grant_id=grant_id)
+    else:
+        run = room.start(service, owner) if starter == "service" else room.run(owner, "train")
+    executor = service if starter != "its owner" else owner
+    room.clock.advance(timedelta(days=6))  # time in line does not count
+
+    def try_it() -> RunView:
+        begun = executions.begin(room.ctx, executor, run.id)
+        failed = AttemptOutcome.FAILED
+        return executions.end(
+            room.ctx, executor, run.id, begun.attempt_id, failed, reason="No disk.", again=True
+        )
+
+    assert try_it().state is RunState.QUEUED
+    room.clock.advance(timedelta(days=7))
+    assert try_it().state is RunState.QUEUED
+    room.clock.advance(timedelta(seconds=1))
+    last = try_it()
+    if starter != "service":
+        assert last.state is RunState.QUEUED
+        return
+    why = "No disk. There is no other attempt: the first one began more than 7 days ago, and no grant is behind it."
+    assert (last.state, last.reason) == (RunState.FAILED, why)
+
+
+@pytest.mark.promise("only-what-the-user-started")
 @pytest.mark.parametrize("before", ["queued", "parked", "queued again", "running"])
 def test_no_attempt_begins_after_the_grants_date(
     room: Room, service: Principal, owner: Principal, before: str

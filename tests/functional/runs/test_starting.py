@@ -201,6 +201,16 @@ def test_starts_are_counted_over_a_minute(room: Room) -> None:
     room.start(service, owner)
 
 
+def test_what_was_refused_is_no_start(room: Room) -> None:
+    owner, service = room.owner(), room.service(starts_per_minute=1, tasks=("train",))
+    for _ in range(3):
+        with pytest.raises(ForbiddenError):
+            room.start(service, owner, "plain")
+    room.start(service, owner)
+    with pytest.raises(RateLimitedError):
+        room.start(service, owner)
+
+
 def test_an_owner_who_has_too_much_waiting_gets_no_more(room: Room) -> None:
     owner, service = room.owner(), room.service()
     for _ in range(5):
