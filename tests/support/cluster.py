@@ -28,6 +28,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from joserfc import jwt
 from joserfc.jwk import RSAKey
 
+from tests.support.issuer import JWK_SET, accepts
+
 
 class Issuer:
     """OpenID Connect discovery and a JWKS over HTTP, and tokens signed with a key drawn here."""
@@ -41,13 +43,15 @@ class Issuer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 documents = {
-                    "/.well-known/openid-configuration": issuer._discovery,
-                    "/openid/v1/jwks": issuer._jwks,
+                    "/.well-known/openid-configuration": ("application/json", issuer._discovery),
+                    "/openid/v1/jwks": (JWK_SET, issuer._jwks),
                 }
-                document = documents.get(self.path)
-                body = json.dumps(document() if document else {}).encode()
-                self.send_response(200 if document else 404)
-                self.send_header("Content-Type", "application/json")
+                media_type, document = documents.get(self.path, ("", dict))
+                body = json.dumps(document()).encode()
+                self.send_response(
+                    404 if not media_type else 200 if accepts(self.headers, media_type) else 406
+                )
+                self.send_header("Content-Type", media_type or "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from email.message import Message
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +17,13 @@ from joserfc import jws
 from joserfc.jwk import ECKey, RSAKey
 
 Key = ECKey | RSAKey
+JWK_SET = "application/jwk-set+json"  # RFC 7517, section 8.5.1; kube-apiserver shows its keys as nothing else
+
+
+def accepts(headers: Message, media_type: str) -> bool:
+    """Whether who asks takes this type; kube-apiserver answers 406 where not."""
+    accepted = headers.get("Accept", "*/*")
+    return any(kind in accepted for kind in (media_type, "*/*"))
 
 
 @cache
@@ -79,7 +87,8 @@ class Issuer:
                 issuer.was_asked.set()
                 issuer.is_open.wait(timeout=30)
                 body = issuer.documents.get(self.path, b"{}")
-                self.send_response(issuer.status)
+                is_acceptable = self.path != "/keys" or accepts(self.headers, JWK_SET)
+                self.send_response(issuer.status if is_acceptable else 406)
                 self.send_header("Content-Length", str(len(body)))
                 if issuer.status == 302:
                     self.send_header("Location", f"{issuer.url}/keys")

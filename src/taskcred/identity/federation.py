@@ -109,7 +109,9 @@ class WorkloadIssuers:
             verify=context,
             follow_redirects=False,
             trust_env=False,
-            headers={"Accept": "application/json", "User-Agent": "taskcred"},
+            # Whatever media type: kube-apiserver shows keys as application/jwk-set+json alone (RFC 7517), others
+            # as application/json, and either answers 406 where asked for the other.
+            headers={"Accept": "*/*", "User-Agent": "taskcred"},
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 
 from taskcred.domain.services import TrustView
@@ -60,6 +61,12 @@ def test_an_issuer_that_hangs_is_given_up(issuer: Issuer) -> None:
         issuers.check(trust(issuer))
     assert away.value.error_code == "issuer_unavailable"
     assert issuer.url in away.value.message
+
+
+def test_keys_are_had_from_a_cluster_that_shows_them_as_a_set_of_keys_alone(issuer: Issuer) -> None:
+    with httpx.Client(base_url=issuer.url) as client:
+        assert client.get("/keys", headers={"Accept": "application/json"}).status_code == 406
+    WorkloadIssuers(FrozenClock()).check(trust(issuer))
 
 
 def test_keys_serve_on_while_the_issuer_is_away(issuer: Issuer) -> None:
