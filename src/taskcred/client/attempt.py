@@ -40,7 +40,7 @@ class _Live:
         self._sdk_services: Final = begun.sdk_services
         self._connection: Final = connection
         self._patience: Final = begun.silence_seconds
-        self._beat: Final = Heartbeat(driver, run.id, begun.attempt_id, begun.heartbeat_seconds)
+        self._beat: Final = Heartbeat(driver, run.id, begun)
         # A key that is refused has most probably ended with its attempt, and the job must end.
         self.session.when_refused(self._beat.hurry)
         self._result: Run | None = None

@@ -8,6 +8,8 @@ from typing import Any, Final
 
 from taskcred.client import forking, operations, protocol
 from taskcred.client.drivers import SyncDriver
+from taskcred.client.models import Begun
+from taskcred.domain import masking
 from taskcred.errors import ConflictError, InvalidRequestError, NotFoundError, TaskcredError
 
 _SOON: Final = 1.0  # seconds between two heartbeats, at least, where there is news
@@ -19,11 +21,13 @@ class Heartbeat:
     """Beats from its own thread until it is stopped or the server says that the attempt has ended. Outages
     are waited out: whether they were too long is the server's to say."""
 
-    def __init__(self, driver: SyncDriver, run_id: str, attempt_id: str, every: float) -> None:
+    def __init__(self, driver: SyncDriver, run_id: str, begun: Begun) -> None:
         self._driver: Final = driver
         self._run_id: Final = run_id
-        self._attempt_id: Final = attempt_id
-        self._every: Final = every
+        self._attempt_id: Final = begun.attempt_id
+        self._every: Final = begun.heartbeat_seconds
+        # The text itself is needed to be found in what the job prints.
+        self._secrets: Final = (begun.stand_in_key.reveal(),)
         self._wake = threading.Condition()
         self._progress: dict[str, Any] | None = None
         self._output = ""
@@ -47,7 +51,7 @@ class Heartbeat:
         self._verify_ours()
         with self._wake:
             self._progress = progress or self._progress
-            self._output = (self._output + output)[:_KEPT]
+            self._output = masking.mask(self._output + output, self._secrets)[:_KEPT]
             self._wake.notify()
 
     def hurry(self) -> None:
@@ -86,7 +90,7 @@ class Heartbeat:
         while True:
             with self._wake:
                 while not self._stopped and not self._is_hurried:
-                    has_news = self._progress is not None or self._output
+                    has_news = self._progress is not None or self._sendable() > 0
                     due = last + (_SOON if has_news and not failures else self._every)
                     if failures:
                         due = last + min(self._every, protocol.pause_after(failures, None))
@@ -122,9 +126,15 @@ class Heartbeat:
         news: dict[str, Any] = {}
         if self._progress is not None:
             news["progress"], self._progress = self._progress, None
-        if self._output:
-            news["output"], self._output = self._output[:_PART], self._output[_PART:]
+        size = min(_PART, self._sendable())
+        if size:
+            news["output"], self._output = self._output[:size], self._output[size:]
         return news
+
+    def _sendable(self) -> int:
+        """How much of the output may go: not a key of which only the beginning was printed yet. The server masks
+        keys as well, and sees one heartbeat at a time."""
+        return len(self._output) - (0 if self._stopped else masking.begun(self._output, self._secrets))
 
     def _take_back(self, news: Mapping[str, Any]) -> None:
         with self._wake:

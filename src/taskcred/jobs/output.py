@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from taskcred.domain.secret import MASK, Secret
+from taskcred.domain.masking import begun, mask
+from taskcred.domain.secret import Secret
 
 _MARK: Final = "::progress "
 _PROGRESS: Final = re.compile(r"::progress (\d{1,9})/(\d{1,9})(?: (.{0,256}))?")
@@ -55,9 +56,7 @@ class Output:
         beginning was read yet."""
         if final:
             self._pending += self._decoder.decode(b"", True).replace("\0", "\ufffd")
-        text = self._pending
-        for secret in self._secrets:
-            text = text.replace(secret, MASK)
+        text = mask(self._pending, self._secrets)
         kept = 0 if final else self._held_back(text)
         shown, self._pending = text[: len(text) - kept], text[len(text) - kept :]
         parts: list[str] = []
@@ -82,8 +81,4 @@ class Output:
             and (_MARK.startswith(last) or last.startswith(_MARK))
         ):
             return len(last)
-        longest = max((len(secret) - 1 for secret in self._secrets), default=0)
-        for length in range(min(longest, len(last)), 0, -1):
-            if any(secret.startswith(last[-length:]) for secret in self._secrets):
-                return length
-        return 0
+        return begun(last, self._secrets)

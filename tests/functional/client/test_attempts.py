@@ -69,6 +69,19 @@ def test_the_result_is_read_afterwards_by_whoever_knows_the_run(client: Client, 
     assert len(client.runs(limit=1)) == 1
 
 
+@pytest.mark.promise("dead-with-the-run")
+def test_a_key_that_is_printed_in_pieces_is_masked(client: Client, owner: Owner) -> None:
+    run = client.start_run("train", subject_token=owner.token)
+    attempt = client.begin_attempt(run.id)
+    key = attempt.environment()["IBMCLOUD_API_KEY"]
+    attempt.output(f"first {key[:30]}")
+    eventually(lambda: client.output(run.id).text, "the output is told")
+    assert client.output(run.id).text == "first "
+    attempt.output(f"{key[30:]} second {key[:5]}")
+    attempt.end("succeeded")
+    assert client.output(run.id).text == f"first ******** second {key[:5]}"
+
+
 def test_an_exception_fails_the_run_with_its_type_only(client: Client, owner: Owner) -> None:
     run = client.start_run("train", subject_token=owner.token)
     with pytest.raises(ZeroDivisionError), client.begin_attempt(run.id):
