@@ -64,8 +64,8 @@ def test_a_services_run_says_for_whom_and_by_whom(
     run = start(house, service, ada, task)
     listed, shown = client(ada).get("/runs").text, client(ada).get(f"/runs/{run.id}").text
     for page in (listed, shown):
-        assert "by Notebook server" in page
-        assert "report.ipynb &lt;7&gt;" in page
+        assert "by <bdi>Notebook server</bdi>" in page
+        assert "<bdi>report.ipynb &lt;7&gt;</bdi>" in page
     assert (f"carried out by {who}" in listed) == (task == "notebook")
     assert f"{who[0].upper()}{who[1:]}" in shown
     assert ("Begins as soon as Notebook server takes it up." in shown) == (task == "notebook")
