@@ -10,6 +10,7 @@ A fenced block after a line `<!-- check: PLACE -->` is a step. PLACE is where a 
     file PATH     a file there
     root          commands of the administrator of that machine
     crontab, unit NAME    a person's crontab, and a unit of systemd, there
+    cluster       commands of who looks after a cluster
 
 Commands begin with `$ ` and may be continued with a backslash; what follows them is what they print.
 """
