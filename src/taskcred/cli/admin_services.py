@@ -100,8 +100,8 @@ def create(
     )
     with local.records_and_vault(settings) as ctx:
         made = registry.create(ctx, audit.OPERATOR, new)
-    # The operator asked for a service, and hands these to whoever runs it.
-    shown = {"webhook_secret": made.webhook_secret.reveal()}
+    # The operator asked for a service, and hands these to whoever runs it; without a webhook there is no use for its.
+    shown = {"webhook_secret": made.webhook_secret.reveal()} if webhook_url else {}
     if file is not None:
         service_files.write(file, url, made.service.id, made.secret)
         shown["file"] = str(file)
@@ -158,8 +158,9 @@ def update(
     config: ConfigFile = None,
     as_json: Json = False,
 ) -> None:
-    """Change what is given; lists are replaced as a whole, and an empty value empties."""
-    from taskcred.services import registry
+    """Change what is given; lists are replaced as a whole, and an empty value empties. With a first webhook, print
+    the secret of it."""
+    from taskcred.services import registry, service_secrets
     from taskcred.store import audit
 
     change = registry.Change(
@@ -171,9 +172,17 @@ def update(
         title=title,
         description=description,
     )
-    with local.records(local.settings(config, data_dir)) as ctx:
-        found = registry.update(ctx, audit.OPERATOR, registry.find_by_name(ctx, service), change)
-    say(found, "Changed.", as_json=as_json)
+    told = ""
+    opened = local.records_and_vault if webhook_url else local.records
+    with opened(local.settings(config, data_dir)) as ctx:
+        service_id = registry.find_by_name(ctx, service)
+        if webhook_url and not registry.get(ctx, audit.OPERATOR, service_id)[0].webhook_url:
+            # Nobody was told the one that there is. The new one comes before the webhook that is signed with it.
+            new = service_secrets.rotate_webhook(ctx, audit.OPERATOR, service_id, overlap=timedelta(0))
+            # The operator hands it to whoever runs the service.
+            told = new.secret.reveal()
+        found = registry.update(ctx, audit.OPERATOR, service_id, change)
+    say(found, "Changed.", webhook_secret=told, as_json=as_json)
 
 
 @app.command()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from taskcred.cli import output
 
 if TYPE_CHECKING:
     from taskcred.domain.services import ServiceView
+
+_ONCE: Final = "Secrets are shown this once: nobody can read them again."
 
 
 def plain(service: ServiceView) -> dict[str, Any]:
@@ -20,9 +22,10 @@ def plain(service: ServiceView) -> dict[str, Any]:
     }
 
 
-def say(service: ServiceView, sentence: str, *, as_json: bool) -> None:
-    """The service as it is now; for people with `sentence` beside it."""
-    values = plain(service)
+def say(service: ServiceView, sentence: str, *, webhook_secret: str = "", as_json: bool) -> None:
+    """The service as it is now, with a webhook secret that is told this once; for people with `sentence`
+    beside it."""
+    values = plain(service) | ({"webhook_secret": webhook_secret} if webhook_secret else {})
     if as_json:
         output.data(values)
         return
@@ -33,6 +36,8 @@ def say(service: ServiceView, sentence: str, *, as_json: bool) -> None:
     output.facts(
         (name, ", ".join(value) if isinstance(value, list) else value) for name, value in values.items()
     )
+    if webhook_secret:
+        output.note(_ONCE)
     for secret in secrets:
         output.line(_secret(secret))
     for trust in trusts:
@@ -58,4 +63,4 @@ def show_secrets(service: ServiceView, url: str, shown: Mapping[str, str], *, as
         return
     output.facts(values.items())
     if shown.keys() & {"client_secret", "webhook_secret"}:
-        output.note("Secrets are shown this once: nobody can read them again.")
+        output.note(_ONCE)

@@ -25,9 +25,7 @@ class RunPolicy:
     retention: timedelta = timedelta(days=30)  # what has ended is kept so long: runs, prompts, changes
     max_parked: int = 10_000  # waiting runs of one owner
     begin_within: timedelta = timedelta(days=7)  # a run that its service or owner begins no later fails
-    again_within: timedelta = timedelta(
-        days=7
-    )  # of its first attempt: a service's run without a grant behind it
+    again_within: timedelta = timedelta(days=7)  # a service tries a run again for so long, without a grant
     cancel_patience: timedelta = timedelta(minutes=5)  # how long their attempts may go on once told to end
 
 

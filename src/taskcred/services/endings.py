@@ -200,8 +200,8 @@ def _decide(
 
 
 def _refuse_other(ctx: Context, connection: sa.Connection, run: sa.Row[Any]) -> str:
-    """Why its executor gets no other attempt of the run, empty where it does. A service would go on for ever, by
-    one attempt after the other, after the date that its owner consented to, or was there."""
+    """Why its executor gets no other attempt of the run, empty where it does. Else a service would go on for
+    ever, by one attempt after the other, after the date that its owner consented to, or was there."""
     within = ctx.policy.runs.again_within
     if not _is_granted(ctx, connection, run):
         return "the grant it was started under has expired."

@@ -54,7 +54,8 @@ def _verify_tasks(catalogue: Collection[str], tasks: list[str]) -> None:
         if task not in catalogue:
             raise InvalidRequestError(
                 f"There is no task {task!r} in the catalogue.",
-                hint="`taskcred task list` shows what there is; the configuration's [tasks] adds to it.",
+                hint="The catalogue is in the server's configuration, [tasks]: name that file with --config, or in "
+                "TASKCRED_CONFIG. `taskcred task list` shows what the server has.",
                 code="unknown_task",
                 field="tasks",
             )

@@ -81,7 +81,10 @@ def edit_service(service_id: str) -> ResponseReturnValue:
         field = str(error.details.get("field", ""))
         errors = {field if field in _FIELDS else "": f"{error.message} {error.hint}".strip()}
         return _edit_form(shown, {**form, "revision": str(revision or "")}, errors), status_of(error)
-    say("The service was saved.")
+    first = bool(form["webhook_url"]) and not shown.webhook_url
+    say(
+        f"The service was saved.{' Replace its webhook secret: nobody knows the one it has.' if first else ''}"
+    )
     return go(f"{HERE}/{service_id}")
 
 

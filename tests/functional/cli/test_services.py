@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
 import stat
 from pathlib import Path
@@ -44,7 +45,7 @@ def services(cli: Shell, data_dir: Path) -> Services:
 
 
 def test_a_service_is_registered_before_the_first_start(services: Services, data_dir: Path) -> None:
-    made = services.made()
+    made = services.made("notebook", "--webhook-url", "https://a.example/hook")
     assert set(made) == {"name", "url", "client_id", "client_secret", "webhook_secret"}
     assert made["url"] is None
     assert has_form(made["client_secret"], SERVICE_SECRET_PREFIX)
@@ -56,6 +57,28 @@ def test_a_service_is_registered_before_the_first_start(services: Services, data
     everything = services("show", "notebook").out + services("show", made["client_id"]).out
     assert made["client_secret"] not in everything
     assert made["webhook_secret"] not in everything
+
+
+def test_a_webhook_secret_is_told_with_the_first_webhook(services: Services) -> None:
+    made = services.made()
+    assert "webhook_secret" not in made
+    assert "webhook_secret" not in services("update", "notebook", "--title", "Notebook").json
+    first = services("update", "notebook", "--webhook-url", "https://a.example/hook").json
+    assert len(base64.b64decode(first["webhook_secret"].removeprefix("whsec_"))) == 32
+    assert first["webhook_url"] == "https://a.example/hook"
+    assert "webhook_secret" not in services("update", "notebook", "--webhook-url", "https://b.example/").json
+    assert "webhook_secret" not in services("update", "notebook", "--webhook-url", "").json
+    again = services("update", "notebook", "--webhook-url", "https://b.example/", as_json=False)
+    assert re.search(r"webhook_secret +whsec_", again.out)
+    assert "shown this once" in again.err
+    assert first["webhook_secret"] not in again.out  # nobody can read that one again
+
+
+def test_a_task_of_another_configuration_is_not_known_and_the_cure_is_named(services: Services) -> None:
+    refused = services("create", "notebook", "--tasks", "train")
+    assert refused.code == 2
+    for words in ("unknown_task", "--config", "TASKCRED_CONFIG"):
+        assert words in refused.err
 
 
 def test_a_secret_goes_into_a_file_that_others_cannot_read(services: Services, tmp_path: Path) -> None:
@@ -138,7 +161,7 @@ def test_the_life_of_a_service(services: Services, cli: Shell, data_dir: Path) -
     assert rotated["client_secret"] != made["client_secret"]
     (secret,) = services("show", "notebook").json["secrets"]
     assert secret["last_four"] == rotated["client_secret"][-4:]
-    assert services("rotate-webhook-secret", "notebook").json["webhook_secret"] != made["webhook_secret"]
+    assert services("rotate-webhook-secret", "notebook").json["webhook_secret"].startswith("whsec_")
 
     cli("iam", "create-user", "--data-dir", data_dir, "--account", "A", "--email", "ada@example.com")
     (person,) = services("add-administrator", "notebook", "--email", "Ada@Example.com").json["administrators"]

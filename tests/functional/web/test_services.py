@@ -111,6 +111,13 @@ def test_words_and_addresses_are_edited(
     after = now_of(house, service)
     assert (after.title, after.webhook_url) == ("New title", "")
     assert after.callback_urls == ("https://a.example/1", "https://a.example/2")
+    assert "Replace its secret" not in client(ada).get(f"{ROOM}/{service.id}").text
+    browser = client(ada)
+    send(browser, path, **{**fields, "webhook_url": "https://a.example/hook"})
+    assert "nobody knows the one it has" in browser.get(f"{ROOM}/{service.id}").text
+    send(browser, path, **fields)
+    assert "nobody knows" not in browser.get(f"{ROOM}/{service.id}").text
+    after = now_of(house, service)
     wrong = send(client(ada), path, **{**fields, "webhook_url": "http://a.example"})
     assert (wrong.status_code, "is neither of https" in wrong.text) == (400, True)
     stale = send(client(ada), path, **{**fields, "revision": "1"})
