@@ -198,7 +198,7 @@ def test_out_of_touch_a_server_goes_on_for_its_grace_and_then_fails_closed(holde
         assert (parts["records"], parts["tokens"]) == ("store_busy", "out_of_touch")
         assert holder.metric("taskcred_in_touch") == 0
     eventually(lambda: holder.readiness()[0] == 200, "it is ready again", within=60)
-    assert holder.metric("taskcred_in_touch") == 1
+    eventually(lambda: holder.metric("taskcred_in_touch") == 1, "the metrics say so too")
     eventually(lambda: holder.ask().status_code == 200, "tokens are given out again", within=60)
     # The run went on: neither it nor its key was lost.
     assert holder.me.request("GET", f"/v1/runs/{holder.run_id}").json()["state"] == "running"
