@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+
+import httpx
 
 from scripts.adapter_checks.world import World, is_up, say
 from tests.support.server import eventually
 
-# What the page's table says besides: two DAGs that lie there from the start, paused.
+# What the page's table says besides: DAGs that lie there from the start, paused.
 _ALSO = """
 import datetime, pathlib, time
 from airflow.sdk import dag, task
+from airflow.sdk.definitions.retry_policy import ExceptionRetryPolicy, RetryAction, RetryRule
 
+FINAL = RetryRule(exception=KeyError, action=RetryAction.FAIL)
 OWNER = {"owner": "ada", "retries": 1, "retry_delay": datetime.timedelta(seconds=1)}
 MARK = pathlib.Path.home() / "cleared"
 
@@ -28,6 +33,15 @@ def retried():
 
 
 @dag(schedule="@once", default_args=OWNER)
+def refused():
+    @task.taskcred(taskcred_task="nightly-report", retry_policy=ExceptionRetryPolicy(rules=[FINAL]))
+    def fail():
+        raise KeyError
+
+    fail()
+
+
+@dag(schedule="@once", default_args=OWNER)
 def cleared():
     @task.taskcred(taskcred_task="nightly-report")
     def wait_once(session):
@@ -39,10 +53,45 @@ def cleared():
     wait_once()
 
 
+@dag(schedule="@once", default_args=OWNER)
+def timed_out():
+    @task.taskcred(taskcred_task="nightly-report", execution_timeout=datetime.timedelta(seconds=5))
+    def be_slow_once(ti=None):
+        if ti.try_number == 1:
+            time.sleep(600)
+
+    be_slow_once()
+
+
+@dag(schedule="@once", default_args=OWNER)
+def marked():
+    @task.taskcred(taskcred_task="nightly-report")
+    def wait():
+        time.sleep(600)
+
+    wait()
+
+
+@dag(schedule="@once", default_args=OWNER)
+def withdrawn():
+    @task.taskcred(taskcred_task="nightly-report")
+    def use_token(session):
+        while True:
+            session.token()
+            time.sleep(0.25)
+
+    use_token()
+
+
 retried()
+refused()
 cleared()
+timed_out()
+marked()
+withdrawn()
 """
-_PAGES = "http://127.0.0.1:8080/api/v2/version"
+_URL = "http://127.0.0.1:8080"
+_PASSWORDS = "airflow/simple_auth_manager_passwords.json.generated"
 _ENDED = "Airflow ended the task."
 
 
@@ -57,9 +106,9 @@ def check(world: World) -> None:
             (world.machine / "airflow" / "dags" / "also.py").write_text(_ALSO)
         world.do(step)
         if step.place == "background":
-            eventually(lambda: is_up(_PAGES), "Airflow answers", within=300)
+            eventually(lambda: is_up(f"{_URL}/api/v2/version"), "Airflow answers", within=300)
             eventually(
-                lambda: "nightly_report" in world.run("airflow dags list"), "the DAG is read", within=60
+                lambda: "nightly_report" in world.run("airflow dags list"), "the DAG is read", within=300
             )
     world.run_in("running")
     world.disturb()
@@ -67,31 +116,79 @@ def check(world: World) -> None:
     logs = world.machine.glob("airflow/logs/dag_id=nightly_report/**/*.log")
     world.judge("\n".join(log.read_text() for log in logs))
     _retry(world)
+    _time_out(world)
     _clear(world)
+    _mark(world)
+    _withdraw(world)
 
 
 def _retry(world: World) -> None:
-    """A retry is another attempt of the same run."""
-    world.run("airflow dags unpause retried --yes")
-    eventually(lambda: _state(world, "retried") in {"success", "failed"}, "the retried task ends", within=300)
-    run = world.run_in("succeeded")
-    if run["attempts_made"] != 2:
-        raise SystemExit(f"The retry was no second attempt of its run: {run}")
-    say("a retry was the second attempt of the same run")
+    """A retry is another attempt of the same run, where there is one."""
+    _let_go(world, "retried")
+    _see_end(world, "retried", "success")
+    world.see_ending("a retry", "succeeded", ["failed", "succeeded"])
+    _let_go(world, "refused")
+    _see_end(world, "refused", "failed")
+    world.see_ending("a retry that its policy does not allow", "failed", ["failed"])
+
+
+def _time_out(world: World) -> None:
+    """So it is after `execution_timeout`."""
+    _let_go(world, "timed_out")
+    _see_end(world, "timed_out", "success")
+    world.see_ending("execution_timeout", "succeeded", ["timed_out", "succeeded"])
 
 
 def _clear(world: World) -> None:
     """A task that is cleared while it runs ends its run, and the next try is another run."""
-    world.run("airflow dags unpause cleared --yes")
+    _let_go(world, "cleared")
     eventually(lambda: (world.machine / "cleared").exists(), "the task waits", within=300)
     first = world.run_in("running")
     world.run("airflow tasks clear --yes cleared")
-    eventually(lambda: _state(world, "cleared") in {"success", "failed"}, "the cleared task ends", within=300)
+    _see_end(world, "cleared", "success")
     second = world.run_in("succeeded")
     ended = world.answer("GET", f"/v1/runs/{first['id']}")
     if second["id"] == first["id"] or (ended["state"], ended["reason"]) != ("failed", _ENDED):
         raise SystemExit(f"Clearing did not end the run and start another:\n{ended}\n{second}")
     say("clearing ended the run, and the next try was another")
+
+
+def _mark(world: World) -> None:
+    """A person marks a task as failed while it runs."""
+    _let_go(world, "marked")
+    run = world.run_in("running")
+    passwords = json.loads((world.machine / _PASSWORDS).read_text())
+    (user,) = passwords
+    with httpx.Client(base_url=_URL) as pages:
+        signed_in = pages.post("/auth/token", json={"username": user, "password": passwords[user]})
+        pages.headers["Authorization"] = f"Bearer {signed_in.raise_for_status().json()['access_token']}"
+        (dag_run,) = pages.get("/api/v2/dags/marked/dagRuns").raise_for_status().json()["dag_runs"]
+        task = f"/api/v2/dags/marked/dagRuns/{dag_run['dag_run_id']}/taskInstances/wait"
+        pages.patch(task, json={"new_state": "failed"}).raise_for_status()
+    world.see_ending("marked as failed", "failed", ["failed"])
+    if (ended := world.answer("GET", f"/v1/runs/{run['id']}"))["reason"] != _ENDED:
+        raise SystemExit(f"The run does not say who ended it: {ended}")
+
+
+def _withdraw(world: World) -> None:
+    """The owner cancels the run: the task fails, and a retry begins nothing."""
+    _let_go(world, "withdrawn")
+    run = world.run_in("running")
+    world.answer("POST", f"/v1/runs/{run['id']}/cancel")
+    _see_end(world, "withdrawn", "failed")
+    world.see_ending("cancelled by its owner", "cancelled", ["cancelled"])
+
+
+def _let_go(world: World, dag: str) -> None:
+    """Begin the only run of a DAG, and wait until Airflow has its task in a process."""
+    world.run(f"airflow dags unpause {dag} --yes")
+    eventually(lambda: _state(world, dag) not in {None, "scheduled", "queued"}, f"{dag} begins", within=300)
+
+
+def _see_end(world: World, dag: str, state: str) -> None:
+    eventually(lambda: _state(world, dag) in {"success", "failed"}, f"the task of {dag} ends", within=300)
+    if _state(world, dag) != state:
+        raise SystemExit(f"The task of {dag} is {_state(world, dag)}, not {state}.")
 
 
 def _state(world: World, dag: str = "nightly_report") -> str | None:

@@ -6,6 +6,77 @@ from scripts.adapter_checks.world import World, is_up, say
 from tests.support.server import eventually
 
 _API = "http://127.0.0.1:4200/api/health"
+# What the page's table says besides: functions that end in each way.
+_ALSO = """
+import sys, time
+from prefect import flow, task
+from taskcred.adapters.prefect import TaskcredService
+
+
+def attempt():
+    return TaskcredService.load("taskcred").attempt("nightly-report", owner="ada")
+
+
+def fail(times):
+    with attempt() as begun:
+        assert begun.session.token()
+        if begun.number <= times:
+            raise RuntimeError(f"try {begun.number}")
+
+
+@task(retries=2)
+def retried():
+    fail(1)
+
+
+@task(retries=1)
+def exhausted():
+    fail(9)
+
+
+@task(retries=2, retry_condition_fn=lambda task, run, state: False)
+def hopeless():
+    fail(9)
+
+
+async def once(task, run, state):
+    return run.run_count == 1
+
+
+@task(retries=2, retry_condition_fn=once)
+def hopeless_soon():
+    fail(9)
+
+
+@task(retries=1, timeout_seconds=5)
+def slow():
+    with attempt() as begun:
+        if begun.number == 1:
+            time.sleep(30)
+
+
+@flow(retries=1)
+def whole():
+    fail(1)
+
+
+@flow
+def one_task(name):
+    globals()[name]()
+
+
+name = sys.argv[1]
+whole() if name == "whole" else one_task(name)
+"""
+# Function -> how its run ends, and its attempts.
+_ENDINGS = {
+    "retried": ("succeeded", ["failed", "succeeded"]),
+    "exhausted": ("failed", ["failed", "failed"]),
+    "hopeless": ("failed", ["failed"]),
+    "hopeless_soon": ("failed", ["failed", "failed"]),
+    "slow": ("succeeded", ["timed_out", "succeeded"]),
+    "whole": ("succeeded", ["failed", "succeeded"]),
+}
 
 
 def check(world: World) -> None:
@@ -24,3 +95,7 @@ def check(world: World) -> None:
     if flow.returncode:
         raise SystemExit(f"The flow failed:\n{world.background_log(-1)}")
     world.judge(world.run_in("succeeded")["progress_text"])
+    (world.machine / "also.py").write_text(_ALSO)
+    for name, ending in _ENDINGS.items():
+        world.run(f"PREFECT_API_URL={_API.removesuffix('/health')} python also.py {name} || true")
+        world.see_ending(name, *ending)

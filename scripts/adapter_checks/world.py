@@ -264,6 +264,7 @@ class World:
                     {self.server.role("web"), self.server.role("keeper")}
                 ),
                 "web and keeper are replaced",
+                within=120,
             )
             say(f"the owner's key was rotated and web and keeper were replaced ({number} of 2)")
 
@@ -284,6 +285,15 @@ class World:
             raise SystemExit(f"The check of {self.name} failed:\n{run}\n{report}")
         if len(keys) < 2 or int(calls[1]) < 20:
             raise SystemExit("The job did not outlive a rotation: this proves nothing.")
+
+    def see_ending(self, what: str, state: str, outcomes: list[str]) -> None:
+        """The newest run has ended like that, in that many attempts. Ends the check where it has not."""
+        run = self.run_in("succeeded", "failed", "cancelled", "queued")
+        attempts = self.answer("GET", f"/v1/runs/{run['id']}/access")["items"]
+        found = [attempt["outcome"] for attempt in attempts]
+        if (run["state"], found) != (state, outcomes):
+            raise SystemExit(f"{what}: {found}, not {outcomes}:\n{run}\n{self.said[-1:]}")
+        say(f"{what}: the run has {state}, its attempts: {', '.join(outcomes)}")
 
 
 @contextmanager

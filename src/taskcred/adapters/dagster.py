@@ -9,7 +9,7 @@ from typing import Any
 from dagster import (
     AssetExecutionContext,
     ConfigurableResource,
-    DagsterExecutionInterruptedError,
+    DagsterError,
     Failure,
     OpExecutionContext,
     RetryRequested,
@@ -75,10 +75,17 @@ class TaskcredResource(ConfigurableResource):
 
 def _verdict(error: BaseException, step: Any) -> Verdict:
     """What Dagster will make of an exception, said in our words."""
-    if isinstance(error, RetryRequested):
-        return Verdict("failed", again=step.previous_attempt_count < error.max_retries)
-    is_interrupt = isinstance(error, DagsterExecutionInterruptedError) or not isinstance(error, Exception)
-    if is_interrupt or (isinstance(error, Failure) and not error.allow_retries):
-        return Verdict("failed")
     policy = step.op_retry_policy
-    return Verdict("failed", again=policy is not None and step.previous_attempt_count < policy.max_retries)
+    if isinstance(error, RetryRequested):
+        retries = error.max_retries
+    elif (
+        policy is None
+        or not isinstance(error, Exception)  # an interrupt
+        or isinstance(error, DagsterError)
+        or (isinstance(error, Failure) and not error.allow_retries)
+    ):
+        retries = 0
+    else:
+        retries = policy.max_retries
+    again = not step.retry_mode.disabled and step.previous_attempt_count < retries
+    return Verdict("failed", again)

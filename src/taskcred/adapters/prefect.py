@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 from prefect import get_run_logger
 from prefect.artifacts import create_link_artifact
 from prefect.blocks.core import Block
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.exceptions import MissingContextError
+from prefect.states import Failed
+from prefect.utilities.asyncutils import run_coro_as_sync
 from pydantic import Field, SecretStr
 
 from taskcred.adapters.attempts import Job, Verdict, begun_when_answered, carried_out
@@ -81,5 +84,25 @@ def _verdict(error: BaseException, place: Any) -> Verdict:
     """What Prefect will make of an exception, said in our words."""
     if not isinstance(error, Exception):
         return Verdict("failed")  # an interrupt: Prefect ends the run
-    step = place.task if isinstance(place, TaskRunContext) else place.flow
-    return Verdict("failed", again=_run(place).run_count <= step.retries)
+    # Prefect's own time-outs, and whatever else it shows as TimedOut.
+    outcome: Literal["timed_out", "failed"] = "timed_out" if isinstance(error, TimeoutError) else "failed"
+    return Verdict(outcome, again=_is_tried_again(error, place))
+
+
+def _is_tried_again(error: Exception, place: Any) -> bool:
+    """Prefect's own decision, which it takes only once the block is left: so `retry_condition_fn` is asked
+    here, too."""
+    if not isinstance(place, TaskRunContext):
+        return bool(_run(place).run_count <= place.flow.retries)
+    if place.task_run.run_count > place.task.retries:
+        return False
+    condition = place.task.retry_condition_fn
+    if condition is None:
+        return True
+    if not inspect.isfunction(condition):
+        return False  # Prefect asks functions only, and takes anything else for a no
+    try:
+        answer = condition(place.task, place.task_run, Failed(data=error, message=repr(error)))
+        return bool(run_coro_as_sync(answer) if inspect.isawaitable(answer) else answer)
+    except Exception:  # noqa: BLE001 - as Prefect has it, which logs the exception when it asks
+        return False

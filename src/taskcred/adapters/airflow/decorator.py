@@ -10,11 +10,17 @@ import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
 
 from airflow.providers.standard.operators.python import PythonOperator
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
-from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException, AirflowTaskTimeout
+from airflow.sdk.exceptions import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTerminated,
+    AirflowTaskTimeout,
+)
 from airflow.sdk.log import mask_secret
 
 from taskcred.adapters.airflow import DEFAULT_CONNECTION
@@ -109,7 +115,7 @@ class TaskcredOperator(DecoratedOperator, PythonOperator):
         if _SESSION in self.op_kwargs:
             self.op_kwargs = {**self.op_kwargs, _SESSION: attempt.session}
         with (
-            carried_out(attempt, lambda error: _verdict(error, context["ti"])),
+            carried_out(attempt, lambda error: _verdict(error, context)),
             _environment(variables),
         ):
             return super().execute(context)
@@ -136,12 +142,33 @@ def _key(ti: Any) -> str:
     return "\n".join(("airflow", ti.dag_id, ti.run_id, ti.task_id, str(ti.map_index)))
 
 
-def _verdict(error: BaseException, ti: Any) -> Verdict:
+def _verdict(error: BaseException, context: Any) -> Verdict:
     """What Airflow will make of an exception, said in our words."""
     if isinstance(error, AirflowSkipException):
         return Verdict("succeeded")
-    again = not isinstance(error, AirflowFailException) and ti.try_number <= ti.max_tries
-    return Verdict("timed_out" if isinstance(error, AirflowTaskTimeout) else "failed", again)
+    outcome: Literal["timed_out", "failed"] = (
+        "timed_out" if isinstance(error, AirflowTaskTimeout) else "failed"
+    )
+    return Verdict(outcome, again=_is_tried_again(error, context))
+
+
+def _is_tried_again(error: BaseException, context: Any) -> bool:
+    """Airflow's own decision, which it takes only later: so a task's `retry_policy` is asked here, too."""
+    ti = context["ti"]
+    if isinstance(error, (AirflowFailException, AirflowSensorTimeout, AirflowTaskTerminated)):
+        return False
+    if ti.try_number > ti.max_tries:
+        return False
+    policy = getattr(ti.task, "retry_policy", None)  # from Airflow 3.3 on
+    if policy is None:
+        return True
+    try:
+        decision = policy.evaluate(
+            exception=error, try_number=ti.try_number, max_tries=ti.max_tries, context=context
+        )
+    except Exception:  # noqa: BLE001 - as Airflow has it, which logs the exception when it asks
+        return True
+    return bool(decision.action.value != "fail")
 
 
 @contextmanager
