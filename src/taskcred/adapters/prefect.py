@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+from asyncio import CancelledError
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 from prefect import get_run_logger
@@ -82,11 +84,19 @@ def _show(prompt_url: str) -> None:
 
 def _verdict(error: BaseException, place: Any) -> Verdict:
     """What Prefect will make of an exception, said in our words."""
+    if isinstance(error, CancelledError) and _is_late(place):
+        error = TimeoutError("the time-out of the task or flow")  # what Prefect makes of it once we are left
     if not isinstance(error, Exception):
         return Verdict("failed")  # an interrupt: Prefect ends the run
-    # Prefect's own time-outs, and whatever else it shows as TimedOut.
+    # Prefect shows each TimeoutError as TimedOut, a job's own as well.
     outcome: Literal["timed_out", "failed"] = "timed_out" if isinstance(error, TimeoutError) else "failed"
     return Verdict(outcome, again=_is_tried_again(error, place))
+
+
+def _is_late(place: Any) -> bool:
+    step = place.task if isinstance(place, TaskRunContext) else place.flow
+    spent = datetime.now(UTC) - place.start_time
+    return step.timeout_seconds is not None and bool(spent.total_seconds() >= step.timeout_seconds)
 
 
 def _is_tried_again(error: Exception, place: Any) -> bool:
