@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +36,10 @@ def started(pod: Pod) -> Pod:
     pod.start("taskcred")
     eventually(lambda: is_ready(pod), "the agent is ready", within=60)
     return pod
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def stand_in_key(pod: Pod) -> str:
@@ -90,8 +95,13 @@ def test_the_exit_code_of_the_main_container_is_the_runs(
 @pytest.mark.promise("dead-with-the-run")
 def test_a_pod_that_is_deleted_takes_its_key_along(cluster: Cluster) -> None:
     cluster.make_key()
-    pod = started(cluster.pod())
+    pod = started(cluster.pod(job="sleep 600"))
     session = TaskSession(cluster.server.url, stand_in_key(pod))
+    pod.start("main")
+    (work,) = eventually(lambda: children(pod.processes["main"].pid), "it works")
+    # The kubelet ends the main container first, and gives the agent what is left of the grace period.
+    assert pod.stop("main") == 128 + signal.SIGTERM
+    assert not Path(f"/proc/{work}").exists()
     assert pod.stop("taskcred") == 0
     (run,) = cluster.runs()
     assert (run["state"], run["reason"]) == (
