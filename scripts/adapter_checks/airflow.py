@@ -171,12 +171,12 @@ def _mark(world: World) -> None:
 
 
 def _withdraw(world: World) -> None:
-    """The owner cancels the run: the task fails, and a retry begins nothing."""
+    """The owner ends the grant, after which nothing can begin: the key is refused and the task fails."""
     _let_go(world, "withdrawn")
     run = world.run_in("running")
-    world.answer("POST", f"/v1/runs/{run['id']}/cancel")
+    world.answer("POST", f"/v1/grants/{run['grant_id']}/end")
     _see_end(world, "withdrawn", "failed")
-    world.see_ending("cancelled by its owner", "cancelled", ["cancelled"])
+    world.see_ending("its grant ended", "cancelled", ["cancelled"])
 
 
 def _let_go(world: World, dag: str) -> None:
