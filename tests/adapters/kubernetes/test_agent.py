@@ -166,6 +166,21 @@ def test_when_the_grant_ends_the_files_go_and_a_restarted_agent_starts_nothing(c
     assert [run["state"] for run in cluster.runs()] == ["cancelled"]
 
 
+def test_when_the_owner_cancels_the_next_heartbeat_ends_the_key(cluster: Cluster) -> None:
+    cluster.make_key()
+    pod = started(cluster.pod())
+    session = TaskSession(cluster.server.url, stand_in_key(pod))
+    run = cluster.runs()[0]
+    cluster.answer("POST", f"/v1/runs/{run['id']}/cancel", json={})
+    eventually(lambda: cluster.runs()[0]["state"] == "cancelled", "the agent ends the attempt")
+    with pytest.raises(KeyRefusedError):
+        session.token()
+    eventually(lambda: not (pod.shared / "token").exists(), "the files are gone")
+    eventually(lambda: pod.probe() == 503, "it is not ready")
+    assert pod.processes["taskcred"].poll() is None
+    assert pod.stop("taskcred") == 0
+
+
 def test_a_pod_of_another_service_account_is_refused(cluster: Cluster) -> None:
     cluster.make_key()
     pod = cluster.pod(**{"serviceAccountName: nightly-report": "serviceAccountName: somebody-else"})

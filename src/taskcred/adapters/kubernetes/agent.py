@@ -72,7 +72,7 @@ class Agent:
             if attempt is None:
                 return
             self._keep(attempt)
-            if self._is_over():
+            if self._is_over(attempt):
                 self._end(attempt)
                 return
             self._files.remove_secrets()
@@ -108,9 +108,9 @@ class Agent:
         return None
 
     def _keep(self, attempt: Attempt) -> None:
-        """Keep the files fresh until the main container has ended, or the attempt, or we are told to stop."""
+        """Keep the files fresh until the main container has ended, or the attempt, or shall not go on."""
         written = ""
-        while not (attempt.ended or self._is_over()):
+        while not (attempt.ended or self._is_over(attempt)):
             try:
                 token = attempt.session.token()
             except KeyRefusedError:
@@ -125,9 +125,10 @@ class Agent:
                 self._say("ready", is_ready=True)
             self._stop.wait(_LOOK)
 
-    def _is_over(self) -> bool:
-        """Whether the work is done, or shall not go on."""
-        return self._stop.is_set() or self._files.exit_code() is not None
+    def _is_over(self, attempt: Attempt) -> bool:
+        """Whether the work is done, or shall not go on. The main container cannot hear that it was cancelled,
+        so it gets no time to stop by itself."""
+        return attempt.cancel_requested or self._stop.is_set() or self._files.exit_code() is not None
 
     def _end(self, attempt: Attempt) -> None:
         code = self._files.exit_code()
