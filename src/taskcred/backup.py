@@ -1,4 +1,4 @@
-"""Backup and restore of a data directory: records, local IAM and vault, never the master key.
+"""Backup and restore of a data directory: records, local IAM and the embedded vault, never the master key.
 
 A backup is taken while the server runs and is one cut through three databases. While `vault.db` and `iam.db`
 are copied nobody can commit to `records.db`, and the records are then copied as they were at that moment. Every
@@ -8,7 +8,7 @@ one that a crash could have left, and the keeper finishes it after a restore.
 A backup is a directory, or a tar archive where its name ends in ".tar":
 
     manifest.json   format, times, digests, how far the revocation log went, ids of the master keys needed
-    records.db  iam.db  vault.db
+    records.db  iam.db  vault.db, unless OpenBao is the vault: it has backups of its own
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ from taskcred.restored import Replayed, make_safe
 
 _FORMAT: Final = 1
 _MANIFEST: Final = "manifest.json"
-_FILES: Final = ("vault.db", "iam.db", "records.db")  # put in place in this order: without records, no server
+_EMBEDDED: Final = "vault.db"
+_FILES: Final = (_EMBEDDED, "iam.db", "records.db")  # put in place in this order: without records, no server
 _MAY_BE_THERE: Final = frozenset({"master.key", "taskcred.toml"})
 _STAGING: Final = ".restore"
 
@@ -49,7 +50,7 @@ class Backup:
     master_key_ids: tuple[str, ...]
 
     def __str__(self) -> str:
-        return f"{self.bytes:,} bytes; opens with master key {' or '.join(self.master_key_ids)}"
+        return f"{self.bytes:,} bytes; {_opened_with('opens with', self.master_key_ids)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Restored:
     def __str__(self) -> str:
         return (
             f"backup of {self.created_at:%Y-%m-%d %H:%M} UTC; {self.replayed}; "
-            f"needs master key {' or '.join(self.master_key_ids)}"
+            f"{_opened_with('needs', self.master_key_ids)}"
         )
 
 
@@ -72,6 +73,7 @@ class _Manifest:
     created_at: datetime
     log: revocations.Mark | None
     master_key_ids: tuple[str, ...]
+    files: tuple[str, ...]
 
 
 def backup(settings: Settings, target: Path) -> Backup:
@@ -81,7 +83,8 @@ def backup(settings: Settings, target: Path) -> Backup:
     database stays locked.
     """
     data_dir = settings.data_dir
-    missing = [name for name in _FILES if not (data_dir / name).is_file()]
+    files = _files(settings)
+    missing = [name for name in files if not (data_dir / name).is_file()]
     if missing:
         raise ConfigurationError(
             f"There is no {missing[0]} in {data_dir}.", hint="Name the server's directory with --data-dir."
@@ -97,19 +100,19 @@ def backup(settings: Settings, target: Path) -> Backup:
         shutil.rmtree(draft, ignore_errors=True)
         draft.mkdir(mode=0o700)
         with _translated():
-            _copy_all(data_dir, draft)
-            master_key_ids = _master_key_ids(draft / "vault.db")
+            _copy_all(data_dir, draft, files)
+            master_key_ids = _master_key_ids(draft / _EMBEDDED) if _EMBEDDED in files else ()
         manifest = {
             "format": _FORMAT,
             "taskcred": __version__,
             "created_at": datetime.now(UTC).isoformat(),
-            "files": {name: _digest(draft / name) for name in _FILES},
+            "files": {name: _digest(draft / name) for name in files},
             "revocation_log": asdict(known) if known else None,
             "master_key_ids": master_key_ids,
         }
         (draft / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
         size = sum(path.stat().st_size for path in draft.iterdir())
-        _publish(draft, target)
+        _publish(draft, target, files)
     except OSError as error:
         raise ConfigurationError(
             f"The backup {target} cannot be written: {error.strerror}.", hint="Name a place with room for it."
@@ -140,10 +143,11 @@ def restore(settings: Settings, source: Path) -> Restored:
     staging.mkdir(mode=0o700)
     try:
         manifest = _unpack(source, staging)
+        _verify_kind(settings, manifest, source)
         revoked = revocations.read_since(revocations.directory_of(settings), manifest.log)
         with _translated():
             replayed = make_safe(staging, revoked, manifest.created_at, datetime.now(UTC))
-        for name in _FILES:
+        for name in manifest.files:
             _sync(staging / name)
             (staging / name).replace(data_dir / name)
         _sync(data_dir)
@@ -152,7 +156,26 @@ def restore(settings: Settings, source: Path) -> Restored:
     return Restored(manifest.created_at, replayed, manifest.master_key_ids)
 
 
-def _copy_all(data_dir: Path, draft: Path) -> None:
+def _files(settings: Settings) -> tuple[str, ...]:
+    return tuple(name for name in _FILES if name != _EMBEDDED or settings.vault.kind == "embedded")
+
+
+def _verify_kind(settings: Settings, manifest: _Manifest, source: Path) -> None:
+    if manifest.files != _files(settings):
+        raise ConfigurationError(
+            f"{source} is a backup {'with' if _EMBEDDED in manifest.files else 'without'} an embedded vault, "
+            f'and vault.kind is "{settings.vault.kind}".',
+            hint="Restore it under the settings it was taken under, in taskcred.toml or by --config.",
+        )
+
+
+def _opened_with(verb: str, master_key_ids: tuple[str, ...]) -> str:
+    if not master_key_ids:
+        return "its keys are in the vault's own backup"
+    return f"{verb} master key {' or '.join(master_key_ids)}"
+
+
+def _copy_all(data_dir: Path, draft: Path, files: tuple[str, ...]) -> None:
     with closing(_open(data_dir / "records.db")) as gate, closing(_open(data_dir / "records.db")) as records:
         gate.execute("BEGIN IMMEDIATE")
         records.execute("BEGIN")
@@ -160,7 +183,8 @@ def _copy_all(data_dir: Path, draft: Path) -> None:
         # The vault first: a key's material is destroyed after the key has ended at the provider, so what the
         # copy of the vault lacks, the later copy of the IAM lacks too. And a key is made at the provider after a
         # commit that follows its sealing, and that cannot happen now.
-        _copy(data_dir / "vault.db", draft / "vault.db")
+        if _EMBEDDED in files:
+            _copy(data_dir / _EMBEDDED, draft / _EMBEDDED)
         _copy(data_dir / "iam.db", draft / "iam.db")
         gate.execute("ROLLBACK")
         # Writers go on; what is copied is the snapshot.
@@ -199,17 +223,17 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _publish(draft: Path, target: Path) -> None:
+def _publish(draft: Path, target: Path, files: tuple[str, ...]) -> None:
     if target.suffix == ".tar":
         archive = draft / "archive"
         archive.touch(mode=0o600)
         with tarfile.open(archive, "w") as tar:
-            for name in (_MANIFEST, *_FILES):
+            for name in (_MANIFEST, *files):
                 tar.add(draft / name, arcname=name)
         _sync(archive)
         archive.replace(target)
     else:
-        for name in (_MANIFEST, *_FILES):
+        for name in (_MANIFEST, *files):
             _sync(draft / name)
         _sync(draft)
         draft.replace(target)
@@ -235,16 +259,18 @@ def _unpack(source: Path, staging: Path) -> _Manifest:
                     f"{source} is a backup of a format that this version does not know.",
                     hint=f"It was written by taskcred {manifest['taskcred']}; use that version.",
                 )
-            for name in _FILES:
+            files = tuple(name for name in _FILES if name in manifest["files"])
+            for name in files:
                 (staging / name).touch(mode=0o600)
                 with member(name) as file, (staging / name).open("wb") as copy:
                     shutil.copyfileobj(file, copy)
-        damaged = [name for name in _FILES if _digest(staging / name) != manifest["files"][name]]
+        damaged = [name for name in files if _digest(staging / name) != manifest["files"][name]]
         log = manifest["revocation_log"]
         read = _Manifest(
             datetime.fromisoformat(manifest["created_at"]),
             revocations.Mark(log["log_id"], log["size"]) if log else None,
             tuple(manifest["master_key_ids"]),
+            files,
         )
     except (OSError, KeyError, TypeError, ValueError, tarfile.TarError) as error:
         raise ConfigurationError(

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+_ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[^:/?#@\[\]\s]+)(:[0-9]{1,5})?/?")
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:/\[\]\s]+):[0-9]{1,5}")
 
 
@@ -63,13 +64,71 @@ class Server(Section):
         return self
 
 
+class OpenBaoSettings(Section):
+    """OpenBao or HashiCorp Vault, where `vault.kind` is openbao."""
+
+    address: str = Field("", description="URL of the vault: https://vault.example.org:8200.")
+    namespace: str = Field("", description="Namespace of login and mount; empty: the root namespace.")
+    mount: str = Field(
+        "taskcred", min_length=1, description="KV mount of version 2, for this installation alone."
+    )
+    ca_file: Path | None = Field(
+        None, description="PEM file of the authorities that vouch for the vault; default: the public ones."
+    )
+    timeout: Duration = Field(
+        timedelta(seconds=5), gt=timedelta(0), description="Time-out of one call to the vault."
+    )
+    bulkhead: int = Field(16, ge=1, le=256, description="Calls to the vault under way at once in a process.")
+    login: Literal["approle", "kubernetes", "token"] = Field(
+        "approle", description="approle; kubernetes: the pod's service account; token: one in a file."
+    )
+    login_mount: str = Field("", description="Mount of the login; empty: approle or kubernetes.")
+    role_id: str = Field("", description="approle: the role's id, which is no secret.")
+    secret_id_file: Path | None = Field(None, description="approle: file with the secret id.")
+    role: str = Field("", description="kubernetes: the role to log in as.")
+    jwt_file: Path = Field(
+        Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+        description="kubernetes: file with the pod's service-account token.",
+    )
+    token_file: Path | None = Field(None, description="token: file with a token that somebody else gets.")
+
+    def missing(self) -> list[str]:
+        """The settings that a vault of this kind cannot do without."""
+        needed: dict[str, object] = {"address": self.address}
+        match self.login:
+            case "approle":
+                needed |= {"role_id": self.role_id, "secret_id_file": self.secret_id_file}
+            case "kubernetes":
+                needed |= {"role": self.role}
+            case "token":
+                needed |= {"token_file": self.token_file}
+        return [name for name, value in needed.items() if not value]
+
+    @model_validator(mode="after")
+    def _address_is_a_url(self) -> OpenBaoSettings:
+        if self.address and not _ORIGIN.fullmatch(self.address):
+            raise ValueError('address: write a URL without a path, such as "https://vault.example.org:8200"')
+        return self
+
+
 class VaultSettings(Section):
     """Where key material lives."""
 
-    kind: Literal["embedded"] = Field("embedded", description="The vault's kind.")
+    kind: Literal["embedded", "openbao"] = Field(
+        "embedded", description="embedded, or openbao: OpenBao or HashiCorp Vault."
+    )
     master_key_file: Path | None = Field(
         None, description="The embedded vault's master key; default: master.key in the data directory."
     )
+    openbao: OpenBaoSettings = OpenBaoSettings()
+
+    @model_validator(mode="after")
+    def _openbao_is_named(self) -> VaultSettings:
+        if self.kind == "openbao":
+            missing = self.openbao.missing()
+            if missing:
+                raise ValueError(f'kind = "openbao" needs {" and ".join(missing)} in [vault.openbao]')
+        return self
 
 
 class IdentitySettings(Section):

@@ -8,7 +8,7 @@ in it may hold key material, tokens or sign-in links.
     ├ RequestError          the caller's: InvalidRequest 400, InvalidToken 401, Forbidden 403,
     │                       NotFound 404, Conflict 409, StalePrecondition 412, PolicyViolation 422,
     │                       RateLimited 429
-    ├ UnavailableError      ours, passing, 503: VaultSealed, VaultUnreachable, StoreBusy,
+    ├ UnavailableError      ours, passing, 503: VaultSealed, VaultUnreachable, VaultRefused, StoreBusy,
     │                       UpstreamUnavailable, OutOfTouch
     ├ ConfigurationError    ours, the operator's to mend before the start
     └ IntegrityError        ours, stop and call someone, 500
@@ -137,6 +137,13 @@ class VaultUnreachableError(UnavailableError):
     """The vault does not answer."""
 
     code = "vault_unreachable"
+
+
+class VaultRefusedError(UnavailableError):
+    """The vault answers, and not as we need it: our login or policy, its mount, or somebody else's write at
+    the same moment. Passing, since the operator mends it while we run; nothing was changed."""
+
+    code = "vault_refused"
 
 
 class StoreBusyError(UnavailableError):

@@ -39,12 +39,17 @@ class Vault(Protocol):
     """Where key material lives. A path ("credentials/<credential>/<key>") is a record's identity and is
     bound to its ciphertext: a record cannot be moved to another path.
 
-    Every method raises VaultSealedError or VaultUnreachableError (503) when the vault is away, and
-    IntegrityError when a record does not authenticate.
+    Every method raises VaultSealedError, VaultUnreachableError or VaultRefusedError (503) when the vault is
+    away or does not let us in, and IntegrityError when a record does not authenticate.
     """
 
     def store(self, path: str, secret: Secret) -> None:
-        """Seal `secret` durably under `path`; replaces what was there."""
+        """Seal `secret` durably under `path`; replaces what was there, of which nothing is left."""
+        ...
+
+    def store_once(self, path: str, secret: Secret) -> Secret:
+        """Seal `secret` under `path` unless something is there already; what is there now. However many
+        call this at once, all are answered the same."""
         ...
 
     def open(self, path: str) -> Secret:
@@ -61,6 +66,10 @@ class Vault(Protocol):
 
     def check(self) -> None:
         """Raise what a call would raise now; for health."""
+        ...
+
+    def failures(self) -> Mapping[str, int]:
+        """How many calls failed in this process, by the error's code; for metrics."""
         ...
 
 

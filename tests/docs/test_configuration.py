@@ -24,6 +24,9 @@ def tables() -> Iterator[tuple[str, type[BaseModel]]]:
     for name, field in Settings.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield f"`[{name}]`", field.annotation
+            for inner, below in field.annotation.model_fields.items():
+                if isinstance(below.annotation, type) and issubclass(below.annotation, BaseModel):
+                    yield f"`[{name}.{inner}]`", below.annotation
     yield "`[tasks.NAME]`", TaskSettings
     yield "`[tasks.NAME.retry]`", RetrySettings
 

@@ -32,7 +32,7 @@ BEHIND_THE_ROUTES: Final = {
     "domain": "starts permissions",
     "identity": "federation tokens jwks client upstream",
     "store": "engine",
-    "vaults": "embedded",
+    "vaults": "embedded openbao openbao_http openbao_login",
 }
 NOT_FOR_SERVICES: Final = {
     "act_for_refused": "the header goes with people's tokens; a service gets forbidden",
@@ -50,6 +50,9 @@ NOT_FOR_SERVICES: Final = {
     "store_outdated": "the program was replaced under a server that runs: the operator is called",
     "task_not_offered": "for owners who are asked for a grant",
     "trust_exists": "for the operator",
+    "vault_conflict": "for changes of keys",
+    "vault_refused": "the class",
+    "vault_wrong_mount": "keeps the server from starting",
     "vault_record_not_found": "becomes parked: the key is gone",
     "wrong_master_key": "keeps the server from starting",
 }

@@ -4,15 +4,29 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from taskcred.domain.runs import Executor
+from taskcred.errors import VaultRefusedError
 from taskcred.services import federation, grants, registry
 from taskcred.store import audit
 from taskcred.testing import interactive
 from tests.support.site import ServiceCaller, Site
+
+
+@contextmanager
+def refusing(site: Site, code: str) -> Iterator[None]:
+    """While the vault refuses every call with `code`."""
+
+    def refuse(method: str) -> None:
+        raise VaultRefusedError(f"scripted: {method} is refused", hint="Try again.", code=code)
+
+    site.vault.hook = refuse
+    yield
+    site.vault.hook = None
 
 
 class Case:

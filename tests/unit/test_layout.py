@@ -16,8 +16,9 @@ MAY_IMPORT = {
     "domain": set(),
     "ports": {"domain"},
     "store": {"errors", "domain"},
-    "vaults": {"errors", "domain", "ports", "store"},  # of store: how to open an SQLite file
-    "identity": {"errors", "domain", "ports", "wsgi"},
+    "bulkhead": {"errors"},
+    "vaults": {"errors", "domain", "ports", "bulkhead", "store"},  # of store: how to open an SQLite file
+    "identity": {"errors", "domain", "ports", "bulkhead", "wsgi"},
     # of store: column types, opening and migrating a file
     "iam": {"errors", "domain", "ports", "store", "wsgi", "clock"},
     "services": {"errors", "domain", "ports", "store"},

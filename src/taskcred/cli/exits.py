@@ -46,6 +46,7 @@ EXIT_CODES: Final[dict[type[errors.TaskcredError], ExitCode]] = {
     errors.UnavailableError: ExitCode.UNAVAILABLE,
     errors.VaultSealedError: ExitCode.UNAVAILABLE,
     errors.VaultUnreachableError: ExitCode.UNAVAILABLE,
+    errors.VaultRefusedError: ExitCode.UNAVAILABLE,
     errors.StoreBusyError: ExitCode.UNAVAILABLE,
     errors.UpstreamUnavailableError: ExitCode.UNAVAILABLE,
     errors.OutOfTouchError: ExitCode.UNAVAILABLE,

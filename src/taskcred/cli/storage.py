@@ -41,10 +41,16 @@ def rewrap(
 ) -> None:
     """Move all records to a new master key while serving. Run it again to go on after a stop."""
     from taskcred.data_dir import DataDir as Files
+    from taskcred.errors import ConfigurationError
     from taskcred.vaults import rewrap as vault
     from taskcred.vaults.master_key import MasterKeyFile
 
     settings = local.settings(config, data_dir)
+    if settings.vault.kind != "embedded":
+        raise ConfigurationError(
+            "Only the embedded vault has a master key of ours.",
+            hint="OpenBao and HashiCorp Vault look after theirs: `bao operator rotate`.",
+        )
     present = MasterKeyFile.locate(settings.data_dir, settings.vault.master_key_file, os.environ)
     with local.records(settings) as ctx:
         # Before and after: what cannot be recorded does not begin.

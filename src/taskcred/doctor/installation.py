@@ -25,7 +25,7 @@ from taskcred.doctor.services import services
 from taskcred.doctor.settings import configuration
 from taskcred.errors import TaskcredError
 from taskcred.jobs import isolation
-from taskcred.wiring.trusted import open_trusted, open_vault
+from taskcred.wiring.trusted import open_embedded, open_trusted, open_vault
 
 _PATIENCE: Final = 5.0  # seconds for one question to a program or server
 _AHEAD: Final = timedelta(seconds=5)  # how far the newest record may lie before the clock
@@ -128,9 +128,14 @@ def _database(name: str, path: Path, script_location: str) -> Check:
 
 
 def _vault(settings: Settings) -> Check:
-    with closing(open_vault(settings)) as vault:
-        vault.check()
-        status = vault.status()
+    if settings.vault.kind == "openbao":
+        openbao = settings.vault.openbao
+        with closing(open_vault(settings)) as vault:
+            held = len(vault.paths())
+        return Check("vault", "ok", f"{openbao.address} lets us in; {openbao.mount} holds {held} records.")
+    with closing(open_embedded(settings)) as embedded:
+        embedded.check()
+        status = embedded.status()
     if status.rewrap_target is not None:
         return Check(
             "vault",

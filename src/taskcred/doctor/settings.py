@@ -6,6 +6,7 @@ import os
 import ssl
 from collections.abc import Iterator
 from ipaddress import ip_address
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from taskcred.config import Settings
@@ -43,6 +44,14 @@ def _addresses(settings: Settings) -> Iterator[Check]:
             "Users reach the server over http: passwords and tokens cross the network in the clear.",
             "Set server.tls_cert and server.tls_key, or an https server.public_url behind a proxy.",
         )
+    vault = urlsplit(settings.vault.openbao.address)
+    if settings.vault.kind == "openbao" and vault.scheme == "http" and not _is_loopback(vault.hostname or ""):
+        yield Check(
+            "vault.openbao.address",
+            "warning",
+            "The vault is reached over http: keys cross the network in the clear.",
+            "Give the vault a certificate and write an https address; vault.openbao.ca_file names its authority.",
+        )
 
 
 def _bracketed(host: str) -> str:
@@ -62,6 +71,7 @@ def _named_files(settings: Settings) -> Iterator[Check]:
         ("server.tls_cert", settings.server.tls_cert, False),
         ("server.tls_key", settings.server.tls_key, True),
         ("vault.master_key_file", settings.vault.master_key_file, True),
+        *_files_of_openbao(settings),
         ("notices.smtp_password_file", settings.notices.smtp_password_file, True),
         ("notices.webhook_secret_file", settings.notices.webhook_secret_file, True),
     ]
@@ -88,6 +98,21 @@ def _named_files(settings: Settings) -> Iterator[Check]:
                 "Certificate and key do not belong together.",
                 "Name those of one pair.",
             )
+
+
+def _files_of_openbao(settings: Settings) -> Iterator[tuple[str, Path | None, bool]]:
+    """Those that the chosen login reads. Kubernetes lets everybody in the pod read its token."""
+    if settings.vault.kind != "openbao":
+        return
+    openbao = settings.vault.openbao
+    yield "vault.openbao.ca_file", openbao.ca_file, False
+    match openbao.login:
+        case "approle":
+            yield "vault.openbao.secret_id_file", openbao.secret_id_file, True
+        case "kubernetes":
+            yield "vault.openbao.jwt_file", openbao.jwt_file, False
+        case "token":
+            yield "vault.openbao.token_file", openbao.token_file, True
 
 
 def _directories(settings: Settings) -> Iterator[Check]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final, get_args
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from taskcred.domain.credentials import CredentialState
@@ -16,6 +16,7 @@ from taskcred.domain.grants import GrantState
 from taskcred.domain.runs import PromptState, RunState
 from taskcred.domain.services import ServiceState
 from taskcred.errors import UnavailableError
+from taskcred.ports import Vault
 from taskcred.services.broker import TokenBroker
 from taskcred.services.context import Context
 from taskcred.store import events, figures, intents
@@ -28,6 +29,7 @@ class Metrics:
         self.registry: Final = CollectorRegistry()
         self.registry.register(_Records(ctx))
         self.registry.register(_Process(broker))
+        self.registry.register(_Vault(ctx.vault))
         self._requests: Final = Counter(
             "taskcred_http_requests",
             "Requests answered by this process, by route.",
@@ -115,6 +117,23 @@ class _Process(Collector):
             family = GaugeMetricFamily(name, words, labels=("process",))
             family.add_metric((str(os.getpid()),), value)
             yield family
+
+
+class _Vault(Collector):
+    """What the vault refused this process."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        family = CounterMetricFamily(
+            "taskcred_vault_failures",
+            "Calls to the vault that failed, by reason.",
+            labels=("process", "reason"),
+        )
+        for reason, count in self._vault.failures().items():
+            family.add_metric((str(os.getpid()), reason), count)
+        yield family
 
 
 def _states(name: str, words: str, states: list[str], found: dict[str, int]) -> GaugeMetricFamily:

@@ -34,6 +34,7 @@ STATUS: Final[dict[type[TaskcredError], int]] = {
     errors.UnavailableError: 503,
     errors.VaultSealedError: 503,
     errors.VaultUnreachableError: 503,
+    errors.VaultRefusedError: 503,
     errors.StoreBusyError: 503,
     errors.UpstreamUnavailableError: 503,
     errors.OutOfTouchError: 503,

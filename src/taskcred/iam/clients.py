@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from taskcred.domain.secret import Secret
-from taskcred.errors import InvalidTokenError, RecordNotFoundError
+from taskcred.errors import InvalidTokenError
 from taskcred.iam.errors import PROPERTY_INVALID
 from taskcred.ports import Vault
 
@@ -39,10 +39,7 @@ class Clients:
 
     def prepare(self) -> None:
         """Make the client secret; nothing happens where there is one."""
-        try:
-            self._vault.open(SECRET_PATH)
-        except RecordNotFoundError:
-            self._vault.store(SECRET_PATH, Secret(secrets.token_urlsafe(32)))
+        self._vault.store_once(SECRET_PATH, Secret(secrets.token_urlsafe(32)))
 
     def verify(self, client_id: str, secret: Secret | None) -> Client:
         """The client that presents itself. Raises InvalidTokenError (401) where it is unknown or its

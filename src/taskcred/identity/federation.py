@@ -16,6 +16,7 @@ from typing import Any, Final, TypeGuard
 
 import httpx
 
+from taskcred.bulkhead import Bulkhead
 from taskcred.domain.services import TrustView, refuse_url
 from taskcred.errors import InvalidTokenError, UpstreamUnavailableError
 from taskcred.identity.jwks import PublishedKeys
@@ -39,7 +40,7 @@ class WorkloadIssuers:
     ) -> None:
         self._clock: Final = clock
         self._timeout: Final = timeout.total_seconds()
-        self._permits: Final = threading.BoundedSemaphore(permits)
+        self._bulkhead: Final = Bulkhead(permits)
         self._published: dict[_Where, PublishedKeys] = {}
         self._lock: Final = threading.Lock()
 
@@ -80,15 +81,11 @@ class WorkloadIssuers:
 
     def _fetch(self, where: _Where) -> Mapping[str, Any]:
         issuer, jwks_url, ca_file = where
-        if not self._permits.acquire(blocking=False):
-            raise _away(issuer, "has too many calls of ours under way")
-        try:
-            with self._client(issuer, ca_file) as client:
-                if not jwks_url:
-                    jwks_url = _discovered(issuer, _get(client, issuer, issuer.rstrip("/") + _DISCOVERY))
-                keys = _get(client, issuer, jwks_url).get("keys")
-        finally:
-            self._permits.release()
+        busy = _away(issuer, "has too many calls of ours under way")
+        with self._bulkhead.permit(busy), self._client(issuer, ca_file) as client:
+            if not jwks_url:
+                jwks_url = _discovered(issuer, _get(client, issuer, issuer.rstrip("/") + _DISCOVERY))
+            keys = _get(client, issuer, jwks_url).get("keys")
         if not isinstance(keys, list):
             raise _away(issuer, "published no keys")
         # A set may hold keys for other purposes, of kinds we do not take.

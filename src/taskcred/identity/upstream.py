@@ -7,15 +7,15 @@ is known about what was asked. Only a refusal in IBM's own words is a refusal.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
 
 import httpx
 
+from taskcred.bulkhead import Bulkhead
 from taskcred.domain.secret import Secret
 from taskcred.errors import UpstreamUnavailableError
 
@@ -47,7 +47,7 @@ class Upstream:
             headers={"Accept": "application/json", "User-Agent": "taskcred"},
             follow_redirects=False,
         )
-        self._permits: Final = threading.BoundedSemaphore(permits) if permits is not None else None
+        self._bulkhead: Final = Bulkhead(permits) if permits is not None else None
 
     def close(self) -> None:
         """Give the connections back."""
@@ -80,20 +80,15 @@ class Upstream:
             )
         return _read(response)
 
-    @contextmanager
-    def _permit(self) -> Iterator[None]:
-        if self._permits is None:
-            yield
-            return
-        if not self._permits.acquire(blocking=False):
-            raise UpstreamUnavailableError(
+    def _permit(self) -> AbstractContextManager[None]:
+        if self._bulkhead is None:
+            return nullcontext()
+        return self._bulkhead.permit(
+            UpstreamUnavailableError(
                 "As many calls to the identity provider are under way as are allowed at once.",
                 hint="Try again in a moment; `identity.bulkhead` is the limit.",
             )
-        try:
-            yield
-        finally:
-            self._permits.release()
+        )
 
 
 @contextmanager

@@ -128,9 +128,10 @@ def _describe(lease: Lease, means: Means, value: Secret) -> ProviderKey | None:
 def _seal_generated(lease: Lease, means: Means) -> None:
     if lease.intent.kind == "create" and means.authority is None:
         raise AbandonError(interrupted(), maybe_made=False)
-    value = keytext.new_key(keytext.USER_KEY_PREFIX)
+    drawn = keytext.new_key(keytext.USER_KEY_PREFIX)
     try:
-        lease.ctx.vault.store(made_path(lease), value)
+        # Once: a holder that was paused here and comes late must not replace a value that by now is a key.
+        value = lease.ctx.vault.store_once(made_path(lease), drawn)
     except UnavailableError as error:
         raise AbandonError(error, maybe_made=False) from None
     now = lease.ctx.clock.now()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from taskcred.domain.secret import Secret
@@ -12,6 +12,7 @@ from taskcred.errors import (
     VaultUnreachableError,
 )
 from taskcred.testing.scripted import Scripted
+from taskcred.vaults.failures import Failures
 
 
 class InMemoryVault(Scripted):
@@ -20,20 +21,22 @@ class InMemoryVault(Scripted):
     def __init__(self) -> None:
         super().__init__()
         self.records: dict[str, Secret] = {}
+        self._failures = Failures()
 
     @contextmanager
     def _vault_call(self, method: str) -> Iterator[None]:
-        with self._call(
-            method,
-            VaultUnreachableError,
-            lambda: VaultSealedError("scripted: the vault is sealed", hint="Try again."),
-        ):
+        sealed = VaultSealedError("scripted: the vault is sealed", hint="Try again.")
+        with self._failures.counted(), self._call(method, VaultUnreachableError, lambda: sealed):
             yield
 
     def store(self, path: str, secret: Secret) -> None:
         """See `ports.Vault`; likewise the methods below."""
         with self._vault_call("store"):
             self.records[path] = secret
+
+    def store_once(self, path: str, secret: Secret) -> Secret:
+        with self._vault_call("store"):  # a storing like any other to what a test scripts
+            return self.records.setdefault(path, secret)
 
     def open(self, path: str) -> Secret:
         with self._vault_call("open"):
@@ -52,3 +55,6 @@ class InMemoryVault(Scripted):
     def check(self) -> None:
         with self._vault_call("check"):
             pass
+
+    def failures(self) -> Mapping[str, int]:
+        return self._failures.read()

@@ -1,1 +1,1 @@
-"""Where key material lives: the embedded vault."""
+"""Where key material lives: the embedded vault, OpenBao or HashiCorp Vault."""

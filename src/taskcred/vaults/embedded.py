@@ -36,6 +36,7 @@ from taskcred.errors import (
 )
 from taskcred.store.engine import sqlite_engine
 from taskcred.vaults import sealed as sealed_record
+from taskcred.vaults.failures import Failures
 from taskcred.vaults.master_key import MasterKey, MasterKeyFile
 
 metadata: Final = sa.MetaData()
@@ -85,6 +86,7 @@ class EmbeddedVault:
             master_key.create()
         key = master_key.read()
         self._master_key = master_key
+        self._failures = Failures()
         self._engine = open_database(database)
         try:
             with self._writing() as connection:
@@ -104,12 +106,26 @@ class EmbeddedVault:
             key_id = newest_data_key(connection)
             put(connection, self._with_key(connection, key_id)[key_id], key_id, path, secret)
 
+    def store_once(self, path: str, secret: Secret) -> Secret:
+        with self._writing() as connection:
+            held = self._find(connection, path)
+            if held is None:
+                key_id = newest_data_key(connection)
+                put(connection, self._with_key(connection, key_id)[key_id], key_id, path, secret)
+        return secret if held is None else held
+
     def open(self, path: str) -> Secret:
         with self._reading() as connection:
-            found = connection.execute(sa.select(records.c.sealed).where(records.c.path == path)).scalar()
-            if found is None:
+            held = self._find(connection, path)
+            if held is None:
                 raise RecordNotFoundError(f"The vault holds no record {path!r}.")
-            ciphers = self._with_key(connection, sealed_record.key_id_of(found))
+        return held
+
+    def _find(self, connection: sa.Connection, path: str) -> Secret | None:
+        found = connection.execute(sa.select(records.c.sealed).where(records.c.path == path)).scalar()
+        if found is None:
+            return None
+        ciphers = self._with_key(connection, sealed_record.key_id_of(found))
         return sealed_record.open_sealed(ciphers, path, found)
 
     def destroy(self, path: str) -> None:
@@ -127,6 +143,9 @@ class EmbeddedVault:
     def check(self) -> None:
         with self._reading() as connection:
             self._with_key(connection, newest_data_key(connection))
+
+    def failures(self) -> Mapping[str, int]:
+        return self._failures.read()
 
     def status(self) -> VaultStatus:
         """Numbers and ids, for `taskcred doctor` and the like."""
@@ -154,12 +173,12 @@ class EmbeddedVault:
 
     @contextmanager
     def _writing(self) -> Iterator[sa.Connection]:
-        with translated(), self._engine.begin() as connection:
+        with self._failures.counted(), translated(), self._engine.begin() as connection:
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        with translated(), self._engine.connect() as connection:
+        with self._failures.counted(), translated(), self._engine.connect() as connection:
             reader = connection.execution_options(read_only=True)
             with reader.begin():
                 yield reader

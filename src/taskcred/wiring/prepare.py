@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import secrets
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from taskcred.clock import SystemClock
 from taskcred.config import Settings
 from taskcred.data_dir import DataDir, write_private
 from taskcred.domain.secret import Secret
-from taskcred.errors import RecordNotFoundError
+from taskcred.errors import ConfigurationError
 from taskcred.iam import operator
 from taskcred.jobs.queue import migrate_engine
 from taskcred.ports import Vault
@@ -20,20 +20,21 @@ from taskcred.store.sealer import Sealer
 from taskcred.wiring.common import COOKIE_KEY, TOKEN_KEYSET
 from taskcred.wiring.trusted import open_iam, open_vault
 
+if TYPE_CHECKING:
+    from taskcred.vaults.embedded import EmbeddedVault
+    from taskcred.vaults.openbao import OpenBaoVault
+
 WORKER_NAME: Final = "embedded"
 
 
 def prepare(settings: Settings) -> None:
     """The vault comes first: where its master key does not open it this raises, and nothing was changed."""
     files = DataDir(settings.data_dir)
-    lay(settings)
-    vault = open_vault(settings)
+    vault = _lay(settings, files)
     engine = sqlite_engine(files.records)
     migrate_engine(engine)
     iam = open_iam(settings, vault)
     iam.prepare()
-    _record_once(vault, TOKEN_KEYSET, Sealer.new_keyset())
-    _record_once(vault, COOKIE_KEY, Secret(secrets.token_urlsafe(32)))
     store = Store(engine, Epoch(files.epoch))
     _issue_worker_credential(store, files)
     _forget_tokens_of_another_issuer(store, files, iam.config.issuer)
@@ -45,19 +46,40 @@ def prepare(settings: Settings) -> None:
 
 def lay(settings: Settings) -> None:
     """The vault and the records, as a first start lays them: for what an operator does before it."""
-    files = DataDir(settings.data_dir)
+    _lay(settings, DataDir(settings.data_dir)).close()
+
+
+def _lay(settings: Settings, files: DataDir) -> EmbeddedVault | OpenBaoVault:
+    """As `lay`; the vault, open. Keys that every process shares are in it before there are records."""
     files.make()
-    open_vault(settings).close()
-    engine = sqlite_engine(files.records)
-    migrate.upgrade(engine)
-    engine.dispose()
-
-
-def _record_once(vault: Vault, path: str, fresh: Secret) -> None:
+    vault = open_vault(settings)
     try:
-        vault.open(path)
-    except RecordNotFoundError:
-        vault.store(path, fresh)
+        if settings.vault.kind == "openbao":
+            _verify_belonging(vault, settings.vault.openbao.mount, has_records=files.records.exists())
+        vault.store_once(TOKEN_KEYSET, Sealer.new_keyset())
+        vault.store_once(COOKIE_KEY, Secret(secrets.token_urlsafe(32)))
+        engine = sqlite_engine(files.records)
+        migrate.upgrade(engine)
+        engine.dispose()
+    except BaseException:
+        vault.close()
+        raise
+    return vault
+
+
+def _verify_belonging(vault: Vault, mount: str, *, has_records: bool) -> None:
+    """Refuse a mount that is not that of these records: all keys would seem lost, or another installation's
+    be cleared away. Since the shared keys come first, records without them are another mount's."""
+    if has_records and not vault.paths(TOKEN_KEYSET):
+        raise ConfigurationError(
+            f"The mount {mount} holds nothing of this installation.",
+            hint="Check `vault.kind`, `vault.openbao.mount` and `vault.openbao.namespace`; nothing was changed.",
+        )
+    if not has_records and not set(vault.paths()) <= {TOKEN_KEYSET, COOKIE_KEY}:
+        raise ConfigurationError(
+            f"The mount {mount} holds another installation's keys, or this one's records are lost.",
+            hint="Give each installation a mount of its own, or restore the records' backup; nothing was changed.",
+        )
 
 
 def _issue_worker_credential(store: Store, files: DataDir) -> None:

@@ -28,6 +28,8 @@ def serve(settings: Settings, config_file: Path | None, command: Command) -> Non
     logs.configure(settings.log, "supervisor")
     files = DataDir(settings.data_dir.resolve())
     files.make()
+    if settings.vault.kind == "openbao":
+        from taskcred.wiring import openbao as _openbao  # noqa: F401 - loaded once, for the forks, where chosen
     held = lock(files.serve_lock, "taskcred serve")
     listener = listen(settings.server.host, settings.server.port)
     settings = _with_public_url(settings, listener.getsockname()[1])

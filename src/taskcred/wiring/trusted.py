@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from taskcred.clock import SystemClock
 from taskcred.config import Settings
@@ -22,6 +22,9 @@ from taskcred.vaults.master_key import MasterKeyFile
 from taskcred.wiring.common import TOKEN_KEYSET, build_context
 from taskcred.wsgi import WsgiApp
 
+if TYPE_CHECKING:
+    from taskcred.vaults.openbao import OpenBaoVault
+
 
 class Trusted(NamedTuple):
     """A context that can exchange and store; the local IAM behind it, and its WSGI application."""
@@ -31,7 +34,16 @@ class Trusted(NamedTuple):
     iam_app: WsgiApp
 
 
-def open_vault(settings: Settings) -> EmbeddedVault:
+def open_vault(settings: Settings) -> EmbeddedVault | OpenBaoVault:
+    """The vault that the settings name, found to work. Raises what its `check` raises, and ConfigurationError."""
+    if settings.vault.kind == "openbao":
+        from taskcred.wiring.openbao import open_openbao  # hvac takes 0.3 s to load: only where it is chosen
+
+        return open_openbao(settings.vault.openbao)
+    return open_embedded(settings)
+
+
+def open_embedded(settings: Settings) -> EmbeddedVault:
     """The embedded vault; `vaults.master_key` says where its master key is looked for."""
     master_key = MasterKeyFile.locate(settings.data_dir, settings.vault.master_key_file, os.environ)
     return EmbeddedVault(DataDir(settings.data_dir).vault, master_key)

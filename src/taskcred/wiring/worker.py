@@ -97,6 +97,8 @@ def _hidden(settings: Settings, files: DataDir) -> list[Path]:
     """What no job may see, wherever the operator put it."""
     named = (
         settings.vault.master_key_file,
+        settings.vault.openbao.secret_id_file,
+        settings.vault.openbao.token_file,
         settings.server.tls_key,
         settings.notices.smtp_password_file,
         settings.notices.webhook_secret_file,

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from taskcred.store.engine import Store
 from taskcred.testing import Failure, InMemoryVault
-from tests.support.service_errors import Case, Table, adder, verify
+from tests.support.service_errors import Case, Table, adder, refusing, verify
 from tests.support.site import Site
 
 CASES: Final[Table] = {}
@@ -76,6 +76,24 @@ def begin_while_the_vault_is_away(case: Case) -> Any:
     case.site.clock.advance(timedelta(hours=2))
     cast("InMemoryVault", case.site.ctx.vault).script("open", Failure.UNAVAILABLE)  # through the guard
     return case.begin(run)
+
+
+@case(503, "vault_login_refused")
+def begin_while_the_vault_does_not_let_us_in(case: Case) -> Any:
+    return _begin_while_the_vault_refuses(case, "vault_login_refused")
+
+
+@case(503, "vault_denied")
+def begin_while_the_vault_denies_us_the_key(case: Case) -> Any:
+    return _begin_while_the_vault_refuses(case, "vault_denied")
+
+
+def _begin_while_the_vault_refuses(case: Case, code: str) -> Any:
+    case.give_credential()
+    run = case.run()
+    case.site.clock.advance(timedelta(hours=2))
+    with refusing(case.site, code):
+        return case.begin(run)
 
 
 @case(503, "unavailable")

@@ -18,7 +18,7 @@ from taskcred.http.token_endpoint import TokenEndpoint
 from taskcred.services.broker import TokenBroker
 from taskcred.store.engine import Store
 from taskcred.testing import Failure, InMemoryVault
-from tests.support.service_errors import Case
+from tests.support.service_errors import Case, refusing
 from tests.support.site import API_KEY_GRANT, Site
 
 
@@ -113,6 +113,20 @@ def while_the_vault_is_away(job: Job) -> TestResponse:
     job.expire()
     cast("InMemoryVault", job.site.ctx.vault).script("open", Failure.UNAVAILABLE)  # through the guard
     return job.ask(job.broker())
+
+
+@case(503, "vault_login_refused")
+def while_the_vault_does_not_let_us_in(job: Job) -> TestResponse:
+    job.expire()
+    with refusing(job.site, "vault_login_refused"):
+        return job.ask(job.broker())
+
+
+@case(503, "vault_denied")
+def while_the_vault_denies_us_the_key(job: Job) -> TestResponse:
+    job.expire()
+    with refusing(job.site, "vault_denied"):
+        return job.ask(job.broker())
 
 
 @case(503, "vault_sealed")

@@ -1,0 +1,175 @@
+"""A real OpenBao (or HashiCorp Vault) on a free loopback port, and an administrator's hands on it."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from taskcred.clock import SystemClock
+from taskcred.ports import Clock
+from taskcred.vaults.openbao import OpenBaoVault
+from taskcred.vaults.openbao_http import Place
+from taskcred.vaults.openbao_login import AppRoleLogin, Login
+from tests.support.server import eventually
+
+BINARY = shutil.which("bao") or shutil.which("vault")
+MISSING = "no `bao` or `vault` on PATH"
+POLICY = (Path(__file__).parents[2] / "deploy" / "openbao" / "taskcred.hcl").read_text(encoding="utf-8")
+
+
+@dataclass
+class OpenBao:
+    """One that runs; `token` is root's, and `unseal_key` opens it where it was set up here."""
+
+    address: str
+    token: str
+    unseal_key: str = ""
+    client: httpx.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx.Client(base_url=f"{self.address}/v1/", timeout=30, trust_env=False)
+
+    def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
+        """A call as root, whatever comes of it."""
+        return self.client.request(method, path, json=body, headers={"X-Vault-Token": self.token})
+
+    def do(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        """A call as root that must succeed; what it answers."""
+        answer = self.ask(method, path, body)
+        assert answer.is_success, (path, answer.status_code, answer.text)
+        return dict(answer.json()) if answer.content else {}
+
+    def seal(self) -> None:
+        self.do("PUT", "sys/seal")
+
+    def unseal(self) -> None:
+        self.do("PUT", "sys/unseal", {"key": self.unseal_key})
+        eventually(lambda: self.client.get("sys/health").status_code == 200, "the vault is active")
+
+    def mount(self) -> str:
+        """A fresh KV mount as the how-to makes it; its name."""
+        name = f"kv-{uuid.uuid4().hex}"
+        self.do("POST", f"sys/mounts/{name}", {"type": "kv", "options": {"version": "2"}})
+        # For a moment after it was made a mount of version 2 says that it is being upgraded.
+        settings = {"max_versions": 1}
+        eventually(lambda: self.ask("POST", f"{name}/config", settings).is_success, "the mount is there")
+        return name
+
+    def app_role(self, policy: str, **role: Any) -> tuple[str, str]:
+        """A role with `policy` and nothing else; its id and a secret id."""
+        name = f"role-{uuid.uuid4().hex}"
+        self.do("PUT", f"sys/policies/acl/{name}", {"policy": policy})
+        if "approle/" not in self.do("GET", "sys/auth")["data"]:
+            self.do("POST", "sys/auth/approle", {"type": "approle"})
+        settings = {"token_policies": [name], "token_no_default_policy": True, "token_ttl": "1h", **role}
+        self.do("POST", f"auth/approle/role/{name}", settings)
+        role_id = self.do("GET", f"auth/approle/role/{name}/role-id")["data"]["role_id"]
+        return role_id, self.do("POST", f"auth/approle/role/{name}/secret-id")["data"]["secret_id"]
+
+    def login(self, directory: Path, policy: str, **role: Any) -> AppRoleLogin:
+        """A login by a fresh role, whose secret id lies in `directory`."""
+        role_id, secret_id = self.app_role(policy, **role)
+        file = directory / f"secret-id-{uuid.uuid4().hex}"
+        file.write_text(f"{secret_id}\n")
+        file.chmod(0o600)
+        return AppRoleLogin(role_id, file)
+
+
+def policy_for(mount: str) -> str:
+    """The policy that we ship, for `mount`."""
+    return POLICY.replace('path "taskcred/', f'path "{mount}/')
+
+
+def open_vault(
+    openbao: OpenBao, login: Login, mount: str, *, clock: Clock | None = None, permits: int = 4
+) -> OpenBaoVault:
+    place = Place(openbao.address, "", None, timedelta(seconds=30))
+    return OpenBaoVault(place, login, mount=mount, permits=permits, clock=clock or SystemClock())
+
+
+@contextmanager
+def dev_server(directory: Path) -> Iterator[OpenBao]:
+    """In memory, unsealed by itself. The one at BAO_ADDR with BAO_TOKEN, where these are set."""
+    if os.environ.get("BAO_ADDR"):
+        yield OpenBao(os.environ["BAO_ADDR"].rstrip("/"), os.environ["BAO_TOKEN"])
+        return
+    token, port = f"root-{secrets.token_hex(16)}", _free_port()
+    arguments = ["-dev", "-dev-no-store-token", f"-dev-root-token-id={token}"]
+    with _running(directory, [*arguments, f"-dev-listen-address=127.0.0.1:{port}"]):
+        yield _answering(OpenBao(f"http://127.0.0.1:{port}", token))
+
+
+@contextmanager
+def raft_server(directory: Path) -> Iterator[OpenBao]:
+    """On disk, with an unseal key: it can be sealed and unsealed."""
+    port, data = _free_port(), directory / "raft"
+    data.mkdir()
+    config = directory / "server.json"
+    config.write_text(
+        json.dumps(
+            {
+                "storage": {"raft": {"path": str(data), "node_id": "one"}},
+                "listener": {"tcp": {"address": f"127.0.0.1:{port}", "tls_disable": True}},
+                "api_addr": f"http://127.0.0.1:{port}",
+                "cluster_addr": f"http://127.0.0.1:{_free_port()}",
+                "disable_mlock": True,
+            }
+        )
+    )
+    with _running(directory, [f"-config={config}"]):
+        openbao = _answering(OpenBao(f"http://127.0.0.1:{port}", ""))
+        made = openbao.do("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+        openbao.token, openbao.unseal_key = made["root_token"], made["keys_base64"][0]
+        openbao.unseal()
+        yield openbao
+
+
+@contextmanager
+def _running(directory: Path, arguments: list[str]) -> Iterator[None]:
+    if BINARY is None:
+        pytest.skip(MISSING)
+    environment = {"HOME": str(directory), "PATH": os.environ["PATH"]}
+    with (directory / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [BINARY, "server", *arguments], stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _answering(openbao: OpenBao) -> OpenBao:
+    def answers() -> bool:
+        try:
+            return openbao.client.get("sys/seal-status").is_success
+        except httpx.TransportError:
+            return False
+
+    eventually(answers, "the vault answers", within=60)
+    return openbao
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
