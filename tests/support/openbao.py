@@ -10,7 +10,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -36,9 +36,9 @@ class OpenBao:
     """One that runs; `token` is root's, and `unseal_key` opens it where it was set up here."""
 
     address: str
-    token: str
-    unseal_key: str = ""
-    client: httpx.Client = field(init=False)
+    token: str = field(repr=False)
+    unseal_key: str = field(default="", repr=False)
+    client: httpx.Client = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.client = httpx.Client(base_url=f"{self.address}/v1/", timeout=30, trust_env=False)
@@ -105,12 +105,17 @@ def open_vault(
 def dev_server(directory: Path) -> Iterator[OpenBao]:
     """In memory, unsealed by itself. The one at BAO_ADDR with BAO_TOKEN, where these are set."""
     if os.environ.get("BAO_ADDR"):
-        yield OpenBao(os.environ["BAO_ADDR"].rstrip("/"), os.environ["BAO_TOKEN"])
+        openbao = OpenBao(os.environ["BAO_ADDR"].rstrip("/"), os.environ["BAO_TOKEN"])
+        with closing(openbao.client):
+            yield openbao
         return
     token, port = f"root-{secrets.token_hex(16)}", _free_port()
     arguments = ["-dev", "-dev-no-store-token", f"-dev-root-token-id={token}"]
     with _running(directory, [*arguments, f"-dev-listen-address=127.0.0.1:{port}"]):
-        yield _answering(OpenBao(f"http://127.0.0.1:{port}", token))
+        openbao = OpenBao(f"http://127.0.0.1:{port}", token)
+        with closing(openbao.client):
+            _wait_for(openbao)
+            yield openbao
 
 
 @contextmanager
@@ -131,11 +136,13 @@ def raft_server(directory: Path) -> Iterator[OpenBao]:
         )
     )
     with _running(directory, [f"-config={config}"]):
-        openbao = _answering(OpenBao(f"http://127.0.0.1:{port}", ""))
-        made = openbao.do("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
-        openbao.token, openbao.unseal_key = made["root_token"], made["keys_base64"][0]
-        openbao.unseal()
-        yield openbao
+        openbao = OpenBao(f"http://127.0.0.1:{port}", "")
+        with closing(openbao.client):
+            _wait_for(openbao)
+            made = openbao.do("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+            openbao.token, openbao.unseal_key = made["root_token"], made["keys_base64"][0]
+            openbao.unseal()
+            yield openbao
 
 
 @contextmanager
@@ -158,7 +165,7 @@ def _running(directory: Path, arguments: list[str]) -> Iterator[None]:
             process.wait()
 
 
-def _answering(openbao: OpenBao) -> OpenBao:
+def _wait_for(openbao: OpenBao) -> None:
     def answers() -> bool:
         try:
             return openbao.client.get("sys/seal-status").is_success
@@ -166,7 +173,6 @@ def _answering(openbao: OpenBao) -> OpenBao:
             return False
 
     eventually(answers, "the vault answers", within=60)
-    return openbao
 
 
 def _free_port() -> int:
