@@ -21,6 +21,7 @@ import pytest
 
 from taskcred.clock import SystemClock
 from taskcred.ports import Clock
+from taskcred.roles.certificates import self_signed
 from taskcred.vaults.openbao import OpenBaoVault
 from taskcred.vaults.openbao_http import Place
 from taskcred.vaults.openbao_login import AppRoleLogin, Login
@@ -33,11 +34,15 @@ POLICY = (Path(__file__).parents[2] / "deploy" / "openbao" / "taskcred.hcl").rea
 
 @dataclass
 class OpenBao:
-    """One that runs; `token` is root's, and `unseal_key` opens it where it was set up here."""
+    """One that runs; `token` is root's, and `unseal_key` opens it where it was set up here. `tls_address` has
+    a certificate that is its own authority, in `certificate`."""
 
     address: str
     token: str = field(repr=False)
     unseal_key: str = field(default="", repr=False)
+    tls_address: str = ""
+    certificate: Path | None = None
+    namespace: str = ""
     client: httpx.Client = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -45,7 +50,8 @@ class OpenBao:
 
     def ask(self, method: str, path: str, body: Any = None) -> httpx.Response:
         """A call as root, whatever comes of it."""
-        return self.client.request(method, path, json=body, headers={"X-Vault-Token": self.token})
+        headers = {"X-Vault-Token": self.token, "X-Vault-Namespace": self.namespace}
+        return self.client.request(method, path, json=body, headers=headers)
 
     def do(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         """A call as root that must succeed; what it answers."""
@@ -97,7 +103,7 @@ def policy_for(mount: str) -> str:
 def open_vault(
     openbao: OpenBao, login: Login, mount: str, *, clock: Clock | None = None, permits: int = 4
 ) -> OpenBaoVault:
-    place = Place(openbao.address, "", None, timedelta(seconds=30))
+    place = Place(openbao.address, openbao.namespace, None, timedelta(seconds=30))
     return OpenBaoVault(place, login, mount=mount, permits=permits, clock=clock or SystemClock())
 
 
@@ -121,14 +127,20 @@ def dev_server(directory: Path) -> Iterator[OpenBao]:
 @contextmanager
 def raft_server(directory: Path) -> Iterator[OpenBao]:
     """On disk, with an unseal key: it can be sealed and unsealed."""
-    port, data = _free_port(), directory / "raft"
+    port, tls_port, data = _free_port(), _free_port(), directory / "raft"
     data.mkdir()
+    tls = self_signed(directory / "tls", "127.0.0.1")
+    secured = {"tls_cert_file": str(tls.certificate), "tls_key_file": str(tls.key)}
+    addresses = (
+        {"address": f"127.0.0.1:{port}", "tls_disable": True},
+        {"address": f"127.0.0.1:{tls_port}"} | secured,
+    )
     config = directory / "server.json"
     config.write_text(
         json.dumps(
             {
                 "storage": {"raft": {"path": str(data), "node_id": "one"}},
-                "listener": {"tcp": {"address": f"127.0.0.1:{port}", "tls_disable": True}},
+                "listener": [{"tcp": listener} for listener in addresses],
                 "api_addr": f"http://127.0.0.1:{port}",
                 "cluster_addr": f"http://127.0.0.1:{_free_port()}",
                 "disable_mlock": True,
@@ -136,7 +148,12 @@ def raft_server(directory: Path) -> Iterator[OpenBao]:
         )
     )
     with _running(directory, [f"-config={config}"]):
-        openbao = OpenBao(f"http://127.0.0.1:{port}", "")
+        openbao = OpenBao(
+            f"http://127.0.0.1:{port}",
+            "",
+            tls_address=f"https://127.0.0.1:{tls_port}",
+            certificate=tls.certificate,
+        )
         with closing(openbao.client):
             _wait_for(openbao)
             made = openbao.do("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})

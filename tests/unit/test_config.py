@@ -133,6 +133,18 @@ def test_durations_are_seconds_or_have_a_unit(tmp_path: Path, written: str, seco
             "services: webhook_allow: 'example.org' is not \"host:port\"",
         ),
         ('[jobs]\nisolation = "user"\n', 'jobs: isolation = "user" needs jobs.user'),
+        (
+            '[vault]\nkind = "openbao"\n',
+            'vault: kind = "openbao" needs address and role_id and secret_id_file in [vault.openbao]',
+        ),
+        (
+            '[vault]\nkind = "openbao"\n[vault.openbao]\naddress = "https://v:8200"\nlogin = "token"\n',
+            'vault: kind = "openbao" needs token_file in [vault.openbao]',
+        ),
+        (
+            '[vault.openbao]\naddress = "v.example.org:8200/v1"\n',
+            "vault.openbao: address: write a URL without a path",
+        ),
     ],
 )
 def test_a_complaint_names_the_file_the_key_and_the_cure(tmp_path: Path, text: str, said: str) -> None:

@@ -59,6 +59,12 @@ def test_a_room_imports_only_what_lies_before_it(room: str) -> None:
     assert wrong == set()
 
 
+def test_what_serves_does_not_load_the_library_of_a_vault_that_was_not_chosen() -> None:
+    program = "import sys, taskcred.wiring.serve; print('hvac' in sys.modules, 'requests' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
 def test_the_worker_does_not_import_vault_identity_or_iam() -> None:
     program = "import sys, taskcred.wiring.worker; print(*sorted(name for name in sys.modules if name.startswith('taskcred.')))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)

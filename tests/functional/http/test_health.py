@@ -34,6 +34,13 @@ def test_a_provider_that_is_away_degrades_and_does_not_unready(site: Site) -> No
     assert answer.get_json()["parts"]["identity_provider"] == "identity_provider_unavailable"
 
 
+def test_what_the_vault_refused_is_counted_by_reason(site: Site) -> None:
+    site.vault.script("check", Failure.REFUSE)
+    assert site.client().get("/readyz").get_json()["parts"]["vault"] == "vault_sealed"
+    labels = f'{{process="{os.getpid()}",reason="vault_sealed"}}'
+    assert f"taskcred_vault_failures_total{labels} 1.0" in site.client().get("/metrics").text
+
+
 def test_parts_are_not_asked_at_every_request(site: Site) -> None:
     for _ in range(5):
         site.client().get("/readyz")

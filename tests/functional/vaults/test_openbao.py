@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +27,12 @@ from taskcred.errors import (
     VaultSealedError,
     VaultUnreachableError,
 )
+from taskcred.roles.certificates import self_signed
 from taskcred.testing import FrozenClock
 from taskcred.vaults.openbao import OpenBaoVault
 from taskcred.vaults.openbao_http import Place
-from taskcred.vaults.openbao_login import AppRoleLogin, TokenFileLogin
+from taskcred.vaults.openbao_login import AppRoleLogin, KubernetesLogin, TokenFileLogin
+from tests.support.cluster import Issuer
 from tests.support.openbao import OpenBao, open_vault, policy_for
 
 PATH = "credentials/a/1"
@@ -381,6 +387,114 @@ def test_a_namespace_that_is_not_there_says_so(openbao: OpenBao, mount: str, tmp
         vault.check()
 
 
+def test_everything_may_lie_in_a_namespace(openbao: OpenBao, tmp_path: Path) -> None:
+    if openbao.ask("POST", "sys/namespaces/team").status_code == 404:
+        pytest.skip("this vault knows no namespaces")
+    inside = replace(openbao, namespace="team")
+    with closing(inside.client):
+        mount = inside.mount()
+        with closing(open_vault(inside, inside.login(tmp_path, policy_for(mount)), mount)) as vault:
+            vault.check()
+            vault.store(PATH, KEY)
+            assert vault.open(PATH) == KEY
+            assert vault.paths() == [PATH]
+            vault.destroy(PATH)
+
+
+# Kubernetes.
+
+
+@contextmanager
+def cluster() -> Iterator[tuple[str, list[str]]]:
+    """The one route of a cluster's API server that the vault asks: who a token is of. Its tokens are the
+    texts in the list, all of the same service account."""
+    good: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status: dict[str, Any] = {"authenticated": asked["spec"]["token"] in good}
+            if status["authenticated"]:
+                claims = json.loads(base64.urlsafe_b64decode(asked["spec"]["token"].split(".")[1] + "=="))
+                account = claims["kubernetes.io"]["serviceaccount"]
+                status["audiences"] = claims["aud"]
+                status["user"] = {"username": claims["sub"], "uid": account["uid"], "groups": []}
+            body = json.dumps(asked | {"status": status}).encode()
+            self.send_response(201)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name for it
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}", good
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def test_a_pod_logs_in_by_its_service_account(openbao: OpenBao, mount: str, tmp_path: Path) -> None:
+    issuer, name, file = Issuer(), f"k8s-{mount}", tmp_path / "token"
+    openbao.do("POST", f"sys/auth/{name}", {"type": "kubernetes"})
+    openbao.do("PUT", f"sys/policies/acl/{name}", {"policy": policy_for(mount)})
+    with cluster() as (address, good):
+        authority = self_signed(tmp_path / "tls", "127.0.0.1").certificate.read_text()
+        config = {
+            "kubernetes_host": address,
+            "kubernetes_ca_cert": authority,  # must be there, also where there is no TLS
+            "disable_local_ca_jwt": True,
+        }
+        openbao.do("POST", f"auth/{name}/config", config)
+        bound = {"bound_service_account_names": "taskcred", "bound_service_account_namespaces": "default"}
+        openbao.do("POST", f"auth/{name}/role/web", {**bound, "token_policies": [name], "token_ttl": "1h"})
+
+        def mounted() -> str:
+            token = issuer.token(address, account="taskcred", namespace="default")
+            file.write_text(token)
+            return token
+
+        clock = FrozenClock()
+        with closing(open_vault(openbao, KubernetesLogin("web", file, name), mount, clock=clock)) as vault:
+            mounted()
+            with refused("vault_login_refused"):
+                vault.check()  # the cluster does not know it
+            good.append(mounted())
+            vault.store(PATH, KEY)
+            good[:] = [mounted()]  # the kubelet replaced it
+            clock.advance(timedelta(hours=2))
+            assert vault.open(PATH) == KEY
+    issuer.close()
+
+
+# TLS.
+
+
+def test_an_authority_of_ones_own_is_trusted_where_it_is_named(
+    sealable_openbao: OpenBao, tmp_path: Path
+) -> None:
+    mount = sealable_openbao.mount()
+    login = sealable_openbao.login(tmp_path, policy_for(mount))
+
+    def secured(ca_file: Path | None) -> OpenBaoVault:
+        place = Place(sealable_openbao.tls_address, "", ca_file, timedelta(seconds=30))
+        return OpenBaoVault(place, login, mount=mount, permits=1, clock=SystemClock())
+
+    with closing(secured(sealable_openbao.certificate)) as vault:
+        vault.store(PATH, KEY)
+        assert vault.open(PATH) == KEY
+    with closing(secured(None)) as vault, pytest.raises(VaultUnreachableError, match="TLS certificate"):
+        vault.check()
+    with closing(secured(tmp_path / "none.pem")) as vault, pytest.raises(VaultUnreachableError) as error:
+        vault.check()
+    assert "ca_file" in error.value.hint
+
+
 # Sealed, away, hung.
 
 
@@ -445,11 +559,13 @@ def silent() -> Iterator[tuple[str, threading.Event, threading.Event]]:
                 asked.set()
                 enough.wait(60)
 
-        thread = threading.Thread(target=accept)
+        thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked, enough
-        enough.set()
-        thread.join()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", asked, enough
+        finally:
+            enough.set()
+            thread.join()
 
 
 def test_a_server_that_hangs_is_given_up_in_time() -> None:
@@ -484,7 +600,7 @@ def answering(answer: bytes) -> Iterator[str]:
                 connection.recv(65536)
                 connection.sendall(answer)
 
-        thread = threading.Thread(target=accept)
+        thread = threading.Thread(target=accept, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread.join()

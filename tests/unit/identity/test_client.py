@@ -287,7 +287,7 @@ def test_a_provider_in_this_process_has_no_bulkhead() -> None:
         permits=1,
         app=lambda _environ, _start: [],
     )
-    assert client._upstream._permits is None
+    assert client._upstream._bulkhead is None
     client.close()
 
 
