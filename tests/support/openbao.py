@@ -10,7 +10,7 @@ import socket
 import subprocess
 import uuid
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -115,7 +115,7 @@ def dev_server(directory: Path) -> Iterator[OpenBao]:
         with closing(openbao.client):
             yield openbao
         return
-    token, port = f"root-{secrets.token_hex(16)}", _free_port()
+    token, (port,) = f"root-{secrets.token_hex(16)}", _free_ports(1)
     arguments = ["-dev", "-dev-no-store-token", f"-dev-root-token-id={token}"]
     with _running(directory, [*arguments, f"-dev-listen-address=127.0.0.1:{port}"]):
         openbao = OpenBao(f"http://127.0.0.1:{port}", token)
@@ -125,24 +125,57 @@ def dev_server(directory: Path) -> Iterator[OpenBao]:
 
 
 @contextmanager
+def standby_of(active: OpenBao, directory: Path) -> Iterator[OpenBao]:
+    """A second server of the cluster, which answers reads by itself where the vault is of a kind that does."""
+    with _raft(directory, "two", {"retry_join": [{"leader_api_addr": active.address}]}) as openbao:
+        openbao.token, openbao.unseal_key = active.token, active.unseal_key
+
+        def is_standby() -> bool:
+            # It joins by itself, and takes the key only then.
+            openbao.client.put("sys/unseal", json={"key": active.unseal_key})
+            return openbao.client.get("sys/health").status_code == 429
+
+        try:
+            eventually(is_standby, "the standby stands by", within=60)
+            yield openbao
+        finally:  # else the active one would wait for its vote
+            active.do("POST", "sys/storage/raft/remove-peer", {"server_id": "two"})
+
+
+@contextmanager
 def raft_server(directory: Path) -> Iterator[OpenBao]:
     """On disk, with an unseal key: it can be sealed and unsealed."""
-    port, tls_port, data = _free_port(), _free_port(), directory / "raft"
+    with _raft(directory, "one", {}) as openbao:
+        made = openbao.do("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
+        openbao.token, openbao.unseal_key = made["root_token"], made["keys_base64"][0]
+        openbao.unseal()
+        yield openbao
+
+
+@contextmanager
+def _raft(directory: Path, node: str, storage: dict[str, Any]) -> Iterator[OpenBao]:
+    port, tls_port, cluster_port, tls_cluster_port = _free_ports(4)
+    data = directory / "raft"
     data.mkdir()
     tls = self_signed(directory / "tls", "127.0.0.1")
     secured = {"tls_cert_file": str(tls.certificate), "tls_key_file": str(tls.key)}
-    addresses = (
-        {"address": f"127.0.0.1:{port}", "tls_disable": True},
-        {"address": f"127.0.0.1:{tls_port}"} | secured,
-    )
+    plain = {
+        "address": f"127.0.0.1:{port}",
+        "cluster_address": f"127.0.0.1:{cluster_port}",
+        "tls_disable": True,
+    }
+    tls_too = {
+        "address": f"127.0.0.1:{tls_port}",
+        "cluster_address": f"127.0.0.1:{tls_cluster_port}",
+    } | secured
     config = directory / "server.json"
     config.write_text(
         json.dumps(
             {
-                "storage": {"raft": {"path": str(data), "node_id": "one"}},
-                "listener": [{"tcp": listener} for listener in addresses],
+                "storage": {"raft": {"path": str(data), "node_id": node} | storage},
+                "listener": [{"tcp": plain}, {"tcp": tls_too}],
                 "api_addr": f"http://127.0.0.1:{port}",
-                "cluster_addr": f"http://127.0.0.1:{_free_port()}",
+                "cluster_addr": f"https://127.0.0.1:{cluster_port}",
                 "disable_mlock": True,
             }
         )
@@ -156,9 +189,6 @@ def raft_server(directory: Path) -> Iterator[OpenBao]:
         )
         with closing(openbao.client):
             _wait_for(openbao)
-            made = openbao.do("PUT", "sys/init", {"secret_shares": 1, "secret_threshold": 1})
-            openbao.token, openbao.unseal_key = made["root_token"], made["keys_base64"][0]
-            openbao.unseal()
             yield openbao
 
 
@@ -192,7 +222,7 @@ def _wait_for(openbao: OpenBao) -> None:
     eventually(answers, "the vault answers", within=60)
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as probes:  # all at once, so that they differ
+        found = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
+        return [int(probe.getsockname()[1]) for probe in found]

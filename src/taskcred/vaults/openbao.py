@@ -63,7 +63,7 @@ class OpenBaoVault:
         return self._call(lambda kv: self._store_once(kv, path, secret))
 
     def open(self, path: str) -> Secret:
-        found = self._call(lambda kv: self._find(kv, path))
+        found = self._call(lambda kv: self._find_or_miss(kv, path))
         if found is None:
             raise RecordNotFoundError(f"The vault holds no record {path!r}.")
         return found.secret
@@ -156,6 +156,13 @@ class OpenBaoVault:
                 hint="Somebody or something else wrote to our mount; restore the vault's last good snapshot.",
             )
         return _Record(version, Secret(value))
+
+    def _find_or_miss(self, kv: KvV2, path: str) -> _Record | None:
+        """As `_find`; None where it is missing for sure. Who is told so takes the key for lost."""
+        found = self._find(kv, path)
+        if found is None:
+            self._connections.verify_active()
+        return found
 
     def _walk(self, kv: KvV2, prefix: str) -> Iterator[str]:
         folders = [prefix[: prefix.rfind("/") + 1]]

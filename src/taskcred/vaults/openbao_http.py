@@ -17,6 +17,7 @@ from typing import Any, Final
 import requests
 from hvac import exceptions as refusals
 from hvac.adapters import JSONAdapter
+from hvac.api.system_backend.health import Health
 from requests.adapters import HTTPAdapter
 
 from taskcred.domain.secret import Secret
@@ -54,14 +55,27 @@ class Connections:
     def speaking_as(self, token: Secret | None) -> JSONAdapter:
         """hvac's adapter with `token`, or with none for a login. A redirection is not followed: it could
         carry the token to another host."""
+        # The vault needs the token to know who asks.
+        return self._adapter(token.reveal() if token else None, self._place.namespace)
+
+    def verify_active(self) -> None:
+        """Raise VaultUnreachableError where a standby answers. One that serves reads by itself (OpenBao since
+        2.5, Vault Enterprise) lags behind: what it lacks may be there."""
+        health = Health(self._adapter(None, "")).read_health_status(standby_ok=True, method="GET")
+        if answered(health).get("standby", True):
+            raise VaultUnreachableError(
+                "A standby of the vault answered, which may lag behind: it lacks a record.",
+                hint="Let `vault.openbao.address` reach the active server only: docs/howto/openbao.md, step 3.",
+            )
+
+    def _adapter(self, token: str | None, namespace: str) -> JSONAdapter:
         return JSONAdapter(
             base_uri=self._place.address,
-            # The vault needs the token to know who asks.
-            token=token.reveal() if token else None,
+            token=token,
             timeout=self._place.timeout.total_seconds(),
             allow_redirects=False,
             session=self._session,
-            namespace=self._place.namespace or None,
+            namespace=namespace or None,
         )
 
 

@@ -142,7 +142,8 @@ class HeldToken:
         if held is not None and now < held.ends_at:
             if self._lock.acquire(blocking=False):
                 try:
-                    self._held = self._looked_after(held)
+                    if self._held is held:  # else another thread was here first
+                        self._held = self._looked_after(held)
                 finally:
                     self._lock.release()
             return (self._held or held).issued.token

@@ -56,6 +56,26 @@ def test_a_generated_key_is_made_at_the_provider_with_our_value(world: World) ->
     assert made.name == f"taskcred {created.credential.id}.{key.id}"
 
 
+@pytest.mark.promise("last-good-key")
+def test_a_holder_that_comes_late_does_not_replace_a_value_that_was_sealed(world: World) -> None:
+    """Two hold the change one after the other, and the first wakes up before its vault call: were the second's
+    value replaced then, the key that the second makes of it would be nobody's."""
+    sealed = keytext.new_key(keytext.USER_KEY_PREFIX)
+
+    def meanwhile(method: str) -> None:
+        if method == "store":
+            (intent,) = world.rows(t.intents)
+            world.vault.records[f"credentials/{intent.credential_id}/{intent.data['key_id']}"] = sealed
+
+    world.vault.hook = meanwhile
+    created = credentials.create(world.ctx, world.owner, name="work", source=Generated())
+
+    assert created.credential.active_key is not None
+    path = f"credentials/{created.credential.id}/{created.credential.active_key.id}"
+    assert world.vault.records[path] == sealed
+    assert world.provider.key_with(sealed) is not None
+
+
 @pytest.mark.parametrize(
     ("wish", "life"),
     [

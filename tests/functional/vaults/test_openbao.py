@@ -33,7 +33,8 @@ from taskcred.vaults.openbao import OpenBaoVault
 from taskcred.vaults.openbao_http import Place
 from taskcred.vaults.openbao_login import AppRoleLogin, KubernetesLogin, TokenFileLogin
 from tests.support.cluster import Issuer
-from tests.support.openbao import OpenBao, open_vault, policy_for
+from tests.support.openbao import OpenBao, open_vault, policy_for, standby_of
+from tests.support.server import eventually
 
 PATH = "credentials/a/1"
 KEY = Secret("the key")
@@ -526,6 +527,33 @@ def test_sealed_in_mid_use_and_unsealed_again(sealable_openbao: OpenBao, tmp_pat
         assert vault.open(PATH) == KEY
         assert vault.paths() == [PATH]
         assert vault.failures() == {"vault_sealed": len(acts)}
+
+
+@pytest.mark.promise("last-good-key")
+def test_a_standby_is_not_believed_that_a_record_is_missing(
+    sealable_openbao: OpenBao, tmp_path: Path
+) -> None:
+    mount = sealable_openbao.mount()
+    login = sealable_openbao.login(tmp_path, policy_for(mount))
+    with (
+        standby_of(sealable_openbao, tmp_path) as standby,
+        closing(open_vault(standby, login, mount)) as vault,
+        closing(open_vault(sealable_openbao, login, mount)) as active,
+    ):
+        with pytest.raises(VaultUnreachableError, match="standby"):
+            vault.open(PATH)
+        with pytest.raises(RecordNotFoundError):
+            active.open(PATH)
+        active.store(PATH, KEY)
+
+        def has_heard() -> bool:
+            try:
+                return vault.store_once(PATH, Secret("another")) == KEY
+            except VaultRefusedError:  # it lags behind, and what it forwards is refused
+                return False
+
+        eventually(has_heard, "the standby has the record")
+        assert active.open(PATH) == KEY
 
 
 def away(
