@@ -130,9 +130,8 @@ def _database(name: str, path: Path, script_location: str) -> Check:
 def _vault(settings: Settings) -> Check:
     if settings.vault.kind == "openbao":
         openbao = settings.vault.openbao
-        with closing(open_vault(settings)) as vault:
-            held = len(vault.paths())
-        return Check("vault", "ok", f"{openbao.address} lets us in; {openbao.mount} holds {held} records.")
+        open_vault(settings).close()
+        return Check("vault", "ok", f"{openbao.address} lets us in, and the mount {openbao.mount} will do.")
     with closing(open_embedded(settings)) as embedded:
         embedded.check()
         status = embedded.status()

@@ -106,7 +106,7 @@ def test_doctor_backup_and_restore(
     mount = openbao.mount()
     server = start_server(config=configured(openbao, mount, tmp_path))
     ours = ("--data-dir", str(server.data_dir), "--config", str(server.directory / "taskcred.toml"))
-    assert f"lets us in; {mount} holds" in server.command("doctor", *ours, check=False)
+    assert f"lets us in, and the mount {mount} will do" in server.command("doctor", *ours, check=False)
     backup, after = tmp_path / "backup.tar", tmp_path / "after"
     assert "its keys are in the vault's own backup" in server.command("backup", str(backup), *ours)
     server.stop()
