@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from http.client import NO_CONTENT
 from typing import Final, TypeVar
 from urllib.parse import quote, unquote
 
@@ -69,8 +70,7 @@ class OpenBaoVault:
         return found.secret
 
     def destroy(self, path: str) -> None:
-        # All versions, and that there ever was such a record.
-        self._call(lambda kv: kv.delete_metadata_and_all_versions(_name(path), mount_point=self._mount))
+        self._call(lambda kv: self._destroy(kv, path))
 
     def paths(self, prefix: str = "") -> list[str]:
         return sorted(self._call(lambda kv: list(self._walk(kv, prefix))))
@@ -156,6 +156,14 @@ class OpenBaoVault:
                 hint="Somebody or something else wrote to our mount; restore the vault's last good snapshot.",
             )
         return _Record(version, Secret(value))
+
+    def _destroy(self, kv: KvV2, path: str) -> None:
+        # A standby that has not heard of the record would answer as if it were destroyed.
+        self._connections.verify_active()
+        # All versions, and that there ever was such a record.
+        answer = kv.delete_metadata_and_all_versions(_name(path), mount_point=self._mount)
+        if getattr(answer, "status_code", None) != NO_CONTENT:
+            raise not_a_vault()
 
     def _find_or_miss(self, kv: KvV2, path: str) -> _Record | None:
         """As `_find`; None where it is missing for sure. Who is told so takes the key for lost."""

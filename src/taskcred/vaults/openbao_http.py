@@ -60,11 +60,11 @@ class Connections:
 
     def verify_active(self) -> None:
         """Raise VaultUnreachableError where a standby answers. One that serves reads by itself (OpenBao since
-        2.5, Vault Enterprise) lags behind: what it lacks may be there."""
+        2.5, Vault Enterprise) lags behind: what it lacks may be there, and what it would not destroy too."""
         health = Health(self._adapter(None, "")).read_health_status(standby_ok=True, method="GET")
         if answered(health).get("standby", True):
             raise VaultUnreachableError(
-                "A standby of the vault answered, which may lag behind: it lacks a record.",
+                "A standby of the vault answered, which may lag behind.",
                 hint="Let `vault.openbao.address` reach the active server only: docs/howto/openbao.md, step 3.",
             )
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hvac.api.secrets_engines import KvV2
 
 from taskcred.clock import SystemClock
 from taskcred.domain.secret import Secret
@@ -530,7 +531,7 @@ def test_sealed_in_mid_use_and_unsealed_again(sealable_openbao: OpenBao, tmp_pat
 
 
 @pytest.mark.promise("last-good-key")
-def test_a_standby_is_not_believed_that_a_record_is_missing(
+def test_a_standby_is_not_believed_that_a_record_is_missing_or_destroyed(
     sealable_openbao: OpenBao, tmp_path: Path
 ) -> None:
     mount = sealable_openbao.mount()
@@ -553,6 +554,8 @@ def test_a_standby_is_not_believed_that_a_record_is_missing(
                 return False
 
         eventually(has_heard, "the standby has the record")
+        with pytest.raises(VaultUnreachableError, match="standby"):
+            vault.destroy(PATH)
         assert active.open(PATH) == KEY
 
 
@@ -650,6 +653,24 @@ def test_what_is_no_vault_is_not_believed(answer: bytes, words: str) -> None:
     doubt = pytest.raises(VaultUnreachableError, match=words)
     with answering(answer) as address, closing(away(address)) as vault, doubt:
         vault.check()
+
+
+def test_what_is_not_destroyed_by_a_vault_is_not_taken_for_destroyed(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = opened()
+    vault.store(PATH, KEY)
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok") as address:
+        delete = KvV2.delete_metadata_and_all_versions
+
+        def elsewhere(kv: KvV2, *arguments: Any, **options: Any) -> Any:
+            kv._adapter.base_uri = address  # a proxy that answers everything by itself
+            return delete(kv, *arguments, **options)
+
+        monkeypatch.setattr(KvV2, "delete_metadata_and_all_versions", elsewhere)
+        with pytest.raises(VaultUnreachableError, match="no vault"):
+            vault.destroy(PATH)
+    assert vault.open(PATH) == KEY
 
 
 def test_no_error_shows_a_secret(openbao: OpenBao, mount: str, opened: Open, tmp_path: Path) -> None:
