@@ -61,8 +61,13 @@ class Connections:
     def verify_active(self) -> None:
         """Raise VaultUnreachableError where a standby answers. One that serves reads by itself (OpenBao since
         2.5, Vault Enterprise) lags behind: what it lacks may be there, and what it would not destroy too."""
-        health = Health(self._adapter(None, "")).read_health_status(standby_ok=True, method="GET")
-        if answered(health).get("standby", True):
+        asked = Health(self._adapter(None, ""))
+        # Each of these states has a status of its own unless we name another.
+        said = asked.read_health_status(standby_ok=True, sealed_code=200, uninit_code=200, method="GET")
+        health = answered(said)
+        if health.get("sealed"):
+            raise _sealed()
+        if health.get("standby", True):
             raise VaultUnreachableError(
                 "A standby of the vault answered, which may lag behind.",
                 hint="Let `vault.openbao.address` reach the active server only: docs/howto/openbao.md, step 3.",
@@ -121,9 +126,7 @@ def _in_our_words(error: refusals.VaultError) -> TaskcredError:
     said = " ".join(error.errors or ()).lower()
     match error:
         case refusals.VaultDown() if "sealed" in said:
-            return VaultSealedError(
-                "The vault is sealed.", hint="Unseal it: `bao operator unseal`. Running jobs go on meanwhile."
-            )
+            return _sealed()
         case refusals.VaultNotInitialized():
             return VaultSealedError(
                 "The vault has not been set up.", hint="`bao operator init`, then unseal it."
@@ -145,6 +148,12 @@ def _in_our_words(error: refusals.VaultError) -> TaskcredError:
                 hint="Check that `vault.openbao.mount` is of KV version 2; the vault's log may say more.",
             )
     return VaultUnreachableError("The vault is ill: it cannot answer a call.", hint=_LOOK)
+
+
+def _sealed() -> VaultSealedError:
+    return VaultSealedError(
+        "The vault is sealed.", hint="Unseal it: `bao operator unseal`. Running jobs go on meanwhile."
+    )
 
 
 def wrong_mount(why: str, hint: str = "") -> VaultRefusedError:
