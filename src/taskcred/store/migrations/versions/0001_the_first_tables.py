@@ -176,7 +176,7 @@ def upgrade() -> None:
         sa.Column("cron", sa.String(length=128), nullable=False),
         sa.Column("timezone", sa.String(length=64), nullable=False),
         sa.Column("misfire", sa.String(length=16), nullable=False),
-        sa.Column("paused", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("paused", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("next_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("last_at", taskcred.store.types.Instant(), nullable=True),
         sa.Column("last_run_id", sa.String(length=36), nullable=True),
@@ -191,7 +191,7 @@ def upgrade() -> None:
             ["next_at"],
             unique=False,
             sqlite_where=sa.text("paused = 0"),
-            postgresql_where=sa.text("paused = 0"),
+            postgresql_where=sa.text("paused = false"),
         )
         batch_op.create_index(
             "ix_schedules_owner", ["account_id", "iam_id", "created_at", "id"], unique=False
@@ -266,7 +266,7 @@ def upgrade() -> None:
         sa.Column("exit_code", sa.Integer(), nullable=True),
         sa.Column("launcher", sa.JSON(), nullable=True),
         sa.Column("output_bytes", sa.Integer(), server_default="0", nullable=False),
-        sa.Column("output_truncated", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("output_truncated", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("started_at", taskcred.store.types.Instant(), nullable=False),
         sa.Column("heartbeat_at", taskcred.store.types.Instant(), nullable=False),
         sa.Column("ended_at", taskcred.store.types.Instant(), nullable=True),
