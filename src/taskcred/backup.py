@@ -79,9 +79,10 @@ class _Manifest:
 def backup(settings: Settings, target: Path) -> Backup:
     """Write a backup to `target`, which appears complete or not at all.
 
-    Raises ConfigurationError where there is nothing to back up or `target` exists, StoreBusyError where a
-    database stays locked.
+    Raises ConfigurationError where there is nothing to back up, the records are in PostgreSQL or `target`
+    exists, StoreBusyError where a database stays locked.
     """
+    _refuse_postgresql(settings)
     data_dir = settings.data_dir
     files = _files(settings)
     missing = [name for name in files if not (data_dir / name).is_file()]
@@ -129,6 +130,7 @@ def restore(settings: Settings, source: Path) -> Restored:
     Raises ConfigurationError where the directory is not empty or `source` is no backup, IntegrityError where
     the backup is damaged.
     """
+    _refuse_postgresql(settings)
     data_dir = settings.data_dir
     data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     staging = data_dir / _STAGING
@@ -154,6 +156,15 @@ def restore(settings: Settings, source: Path) -> Restored:
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return Restored(manifest.created_at, replayed, manifest.master_key_ids)
+
+
+def _refuse_postgresql(settings: Settings) -> None:
+    if settings.database.url:
+        raise ConfigurationError(
+            "The records are in PostgreSQL, and this command copies files of SQLite only.",
+            hint="docs/howto/postgresql.md says how records, vault and identity database are saved together.",
+            code="records_elsewhere",
+        )
 
 
 def _files(settings: Settings) -> tuple[str, ...]:

@@ -10,8 +10,17 @@ import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 _ORIGIN = re.compile(r"https?://(\[[0-9A-Fa-f:.]+\]|[^:/?#@\[\]\s]+)(:[0-9]{1,5})?/?")
@@ -62,6 +71,28 @@ class Server(Section):
         if (self.tls_cert is None) != (self.tls_key is None):
             raise ValueError("tls_cert and tls_key belong together: set both, or none")
         return self
+
+
+class DatabaseSettings(Section):
+    """Where the records and the engine's queue lie."""
+
+    url: str = Field(
+        "", description="postgresql://user@host/name; empty: SQLite, records.db in the data directory."
+    )
+    password_file: Path | None = Field(None, description="File with the database user's password.")
+    connections: int = Field(
+        16, ge=4, le=512, description="PostgreSQL: connections of one process; the others wait for one."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_of_postgresql(cls, url: str) -> str:
+        parts = urlsplit(url)
+        if url and parts.scheme != "postgresql":
+            raise ValueError("write postgresql://user@host/name, or nothing for SQLite")
+        if parts.password:
+            raise ValueError("passwords are not written here: name a file with it in password_file")
+        return url
 
 
 class OpenBaoSettings(Section):
@@ -309,6 +340,7 @@ class Settings(BaseSettings):
         description="Directory of the revocation log, outside every backup; default: revocations beside data_dir.",
     )
     server: Server = Server()
+    database: DatabaseSettings = DatabaseSettings()
     vault: VaultSettings = VaultSettings()
     identity: IdentitySettings = IdentitySettings()
     iam: IamSettings = IamSettings()

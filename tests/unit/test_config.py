@@ -197,3 +197,14 @@ def test_a_variable_that_means_nothing_is_told_with_what_was_meant() -> None:
         "The environment variable TASKCRED_SERVR__PORT is not a setting and was ignored; "
         "did you mean TASKCRED_SERVER__PORT?"
     ]
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [("mysql://ann@db/records", "postgresql://"), ("postgresql://ann:secret@db/records", "password_file")],
+)
+def test_a_database_is_postgresqls_and_named_without_its_password(url: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        config.load(write(tmp_path / "taskcred.toml", f'[database]\nurl = "{url}"\n'))
+    assert why in f"{refused.value.message} {refused.value.hint}"
+    assert "secret" not in f"{refused.value.message} {refused.value.hint} {refused.value.details}"

@@ -16,6 +16,7 @@ from taskcred.cli import (
     agent,
     audit,
     configuration,
+    database,
     grants,
     iam,
     keys,
@@ -75,6 +76,7 @@ def build() -> typer.Typer:
         ("admin", admin.app),
         ("config", configuration.app),
         ("vault", storage.vault_app),
+        ("db", database.app),
     ):
         app.add_typer(group, name=name, no_args_is_help=True)
     return app

@@ -47,15 +47,15 @@ def read(config_file: Path | None, data_dir: Path | None, **flags: dict[str, Any
 def records(settings: Settings) -> Iterator[Context]:
     """The records, without vault and identity provider: what an operator does
     to them needs neither, so it works while both are away. Raises ConfigurationError where there are none."""
-    from taskcred.data_dir import DataDir
     from taskcred.errors import ConfigurationError
+    from taskcred.wiring.common import has_records
     from taskcred.wiring.worker import build_worker_context
 
-    records = DataDir(settings.data_dir).records
-    if not records.exists():
+    if not has_records(settings):
+        where = "the database of database.url" if settings.database.url else settings.data_dir
         raise ConfigurationError(
-            f"There are no records in {settings.data_dir}.",
-            hint="Name the server's directory with --data-dir.",
+            f"There are no records in {where}.",
+            hint="Name the server's directory with --data-dir, or its settings with --config.",
         )
     ctx = build_worker_context(settings)
     try:
@@ -68,11 +68,11 @@ def records(settings: Settings) -> Iterator[Context]:
 def records_and_vault(settings: Settings) -> Iterator[Context]:
     """The records as above, and the vault: what puts a secret there needs it. Lays both where there are none,
     so it works before the server's first start."""
-    from taskcred.data_dir import DataDir
+    from taskcred.wiring.common import has_records
     from taskcred.wiring.prepare import lay
     from taskcred.wiring.trusted import open_vault
 
-    if not DataDir(settings.data_dir).records.exists():
+    if not has_records(settings):
         lay(settings)
     with closing(open_vault(settings)) as vault, records(settings) as ctx:
         yield replace(ctx, vault=vault)

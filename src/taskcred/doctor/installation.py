@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
-from alembic.config import Config
-from alembic.script import ScriptDirectory
+import sqlalchemy as sa
 
 from taskcred.config import Settings
 from taskcred.data_dir import DataDir
@@ -25,6 +24,9 @@ from taskcred.doctor.services import services
 from taskcred.doctor.settings import configuration
 from taskcred.errors import TaskcredError
 from taskcred.jobs import isolation
+from taskcred.store import migrate, postgresql
+from taskcred.store import tables as t
+from taskcred.wiring.common import open_records
 from taskcred.wiring.trusted import open_embedded, open_trusted, open_vault
 
 _PATIENCE: Final = 5.0  # seconds for one question to a program or server
@@ -35,10 +37,14 @@ def examine(settings: Settings) -> list[Check]:
     """Everything, in the order in which a mistake would spoil what follows."""
     found = [*configuration(settings), *_isolation(settings)]
     files = DataDir(settings.data_dir)
-    if not files.records.exists():
+    if not files.iam.exists():
         words = f"{files.path} holds nothing yet; the first `taskcred serve` fills it."
         return [*found, Check("data directory", "warning", words)]
-    records = _database("records", files.records, "taskcred:store/migrations")
+    records = (
+        _guarded("records", lambda: _postgresql(settings))
+        if settings.database.url
+        else _database("records", files.records, migrate.RECORDS)
+    )
     return [
         *found,
         *_modes(files),
@@ -47,8 +53,7 @@ def examine(settings: Settings) -> list[Check]:
         _guarded("vault", lambda: _vault(settings)),
         _guarded("identity provider", lambda: _identity_provider(settings)),
         *(services(settings) if records.state == "ok" else ()),
-        _changes(files),
-        *_clock(files),
+        *(_of_records(settings) if records.state != "failed" else ()),
         _server(files),
     ]
 
@@ -96,11 +101,40 @@ def _modes(files: DataDir) -> Iterator[Check]:
     yield from wrong or [Check("file modes", "ok", f"{files.path} is closed to others.")]
 
 
+def _postgresql(settings: Settings) -> Check:
+    """The database answers, can hold the records, and has the schema this version knows."""
+    engine = open_records(settings)
+    name = f"PostgreSQL's database {engine.url.database!r}"
+    try:
+        postgresql.verify(engine)
+        with engine.connect() as connection:
+            version = connection.exec_driver_sql("SHOW server_version").scalar_one()
+            if not sa.inspect(connection).has_table("alembic_version"):
+                return Check("records", "failed", f"{name} holds none.", "Run `taskcred db migrate`.")
+            present = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar_one()
+    except sa.exc.DBAPIError as error:
+        # The driver's words name host, role and database, and no password.
+        return Check("records", "failed", f"{name}: {error.orig}", "Look at database.url; is PostgreSQL up?")
+    finally:
+        engine.dispose()
+    newest = migrate.newest()
+    if present != newest:
+        return _of_another_release("records", name, present, newest)
+    return Check("records", "ok", f"{name} answers, version {version}.")
+
+
+def _of_another_release(name: str, where: object, present: str, newest: str) -> Check:
+    return Check(
+        name,
+        "warning",
+        f"{where} has schema {present}, this version's is {newest}.",
+        "The next `taskcred serve` brings it up to date, unless it was made by a newer version.",
+    )
+
+
 def _database(name: str, path: Path, script_location: str) -> Check:
     """The file is sound and of the schema this version knows."""
-    config = Config()
-    config.set_main_option("script_location", script_location)
-    newest = ScriptDirectory.from_config(config).get_current_head()
+    newest = migrate.newest(script_location)
     try:
         with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=_PATIENCE)) as connection:
             verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
@@ -118,12 +152,7 @@ def _database(name: str, path: Path, script_location: str) -> Check:
             name, "failed", f"{path} is damaged: {verdict}.", "Stop the server; restore the last backup."
         )
     if present != newest:
-        return Check(
-            name,
-            "warning",
-            f"{path} has schema {present}, this version's is {newest}.",
-            "The next `taskcred serve` brings it up to date, unless it was made by a newer version.",
-        )
+        return _of_another_release(name, path, present, newest)
     return Check(name, "ok", f"{path} is sound.")
 
 
@@ -158,23 +187,34 @@ def _identity_provider(settings: Settings) -> Check:
     return Check("identity provider", "ok", "The local IAM publishes its keys.")
 
 
-def _changes(files: DataDir) -> Check:
+def _of_records(settings: Settings) -> Iterator[Check]:
+    """What the records say; their own check has found them sound."""
+    engine = open_records(settings)
+    try:
+        with engine.connect() as connection:
+            given_up = sa.select(sa.func.count()).where(t.intents.c.state == "given_up")
+            yield _changes(connection.execute(given_up).scalar_one())
+            latest = sa.select(t.audit_events.c.at).order_by(t.audit_events.c.id.desc()).limit(1)
+            yield from _clock(connection.execute(latest).scalar())
+    finally:
+        engine.dispose()
+
+
+def _changes(given_up: int) -> Check:
     """Whether a change to a credential was given up."""
-    rows = _look_up(files.records, "SELECT count(*) FROM intents WHERE state = 'given_up'")
-    if rows and rows[0]:
+    if given_up:
         return Check(
             "changes",
             "warning",
-            f"Changes that were given up: {rows[0]}.",
+            f"Changes that were given up: {given_up}.",
             "`taskcred admin intents` says why; remove the cause, then `taskcred admin retry` them.",
         )
     return Check("changes", "ok", "None was given up.")
 
 
-def _clock(files: DataDir) -> Iterator[Check]:
-    """Tokens, schedules and the audit trail stand and fall with it."""
+def _clock(newest: datetime | None) -> Iterator[Check]:
+    """Tokens, schedules and the audit trail stand and fall with it; `newest` is the newest record's time."""
     now = datetime.now(UTC)
-    newest = _newest_event(files.records)
     if newest is not None and newest > now + _AHEAD:
         yield Check(
             "clock",
@@ -192,20 +232,6 @@ def _clock(files: DataDir) -> Iterator[Check]:
         )
         return
     yield Check("clock", "ok", f"It shows {now:%Y-%m-%d %H:%M:%S} UTC.")
-
-
-def _newest_event(records: Path) -> datetime | None:
-    micros = _look_up(records, "SELECT at FROM audit_events ORDER BY id DESC LIMIT 1")
-    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=micros[0]) if micros else None
-
-
-def _look_up(records: Path, query: str) -> Any:
-    """The first row; None where there is none, or where the records' own check has said what is wrong."""
-    try:
-        with closing(sqlite3.connect(f"file:{records}?mode=ro", uri=True, timeout=_PATIENCE)) as connection:
-            return connection.execute(query).fetchone()
-    except sqlite3.DatabaseError:
-        return None
 
 
 def _is_synchronized() -> bool | None:

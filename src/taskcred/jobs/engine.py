@@ -17,7 +17,7 @@ from dbos._serialization import DBOSPortableJSON
 
 from taskcred.jobs.queue import APPLICATION, QUEUE, VERSION, WORKFLOW, quiet_logs
 
-EXECUTOR: Final = "solo"  # on SQLite there is one worker process, and it recovers what the one before it left
+EXECUTOR: Final = "solo"  # there is one worker process, and it recovers what the one before it left
 _POLL: Final = 0.2  # seconds between two looks at the queue
 
 _TAKER: Final = f"queue-worker-{QUEUE}"  # DBOS's name for the thread that looks at our queue

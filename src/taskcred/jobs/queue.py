@@ -30,6 +30,7 @@ WORKFLOW: Final = "dispatch"
 _ENDED: Final = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 _AT_ONCE: Final = 500  # rows deleted in one transaction
 _MIGRATED: Final = 30400  # SQLite's user_version once the tables of DBOS 3.4.0 are there
+_MIGRATED_COMMENT: Final = "DBOS 3.4.0"  # the same on PostgreSQL: said of the schema that holds them
 
 
 def quiet_logs() -> None:
@@ -46,15 +47,25 @@ def migrate_engine(engine: sa.Engine) -> None:
     DBOS migrates on an engine of its own: it begins the transaction itself, which our BEGIN IMMEDIATE would
     forbid. Where the tables are there already it is not even loaded.
     """
+    is_sqlite = engine.dialect.name == "sqlite"
     with engine.begin() as connection:
-        if connection.exec_driver_sql("PRAGMA user_version").scalar_one() == _MIGRATED:
-            return
+        if is_sqlite:
+            is_current = connection.exec_driver_sql("PRAGMA user_version").scalar_one() == _MIGRATED
+        else:
+            said = "SELECT obj_description(to_regnamespace('dbos'), 'pg_namespace')"
+            is_current = connection.exec_driver_sql(said).scalar() == _MIGRATED_COMMENT
+    if is_current:
+        return
     from dbos import DBOS
 
     quiet_logs()
     DBOS.migrate(engine.url.render_as_string(hide_password=False))
     with engine.begin() as connection:
-        connection.exec_driver_sql(f"PRAGMA user_version = {_MIGRATED}")
+        connection.exec_driver_sql(
+            f"PRAGMA user_version = {_MIGRATED}"
+            if is_sqlite
+            else f"COMMENT ON SCHEMA dbos IS '{_MIGRATED_COMMENT}'"
+        )
 
 
 class DbosQueue:

@@ -71,7 +71,7 @@ class WorkerSettings:
 
 
 class Worker:
-    """One worker process. On SQLite there is one at a time: it waits for the lock of the one before."""
+    """One worker process. A data directory has one at a time: it waits for the lock of the one before."""
 
     def __init__(self, settings: WorkerSettings, ctx: Context, queue: DbosQueue) -> None:
         self._settings = settings

@@ -90,7 +90,7 @@ class Alarm:
             holder.run_id,
             {"why": why, "earlier_uses": uses},
         )
-        with self._ctx.store.write() as connection:
+        with self._ctx.store.write(shared=True) as connection:
             audit.append(connection, event, self._ctx.clock.now())
         _log.warning("stand-in key refused: %s", why, extra={"attempt": holder.attempt_id})
 

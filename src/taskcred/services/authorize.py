@@ -53,5 +53,5 @@ def record_refusal(
         target_id,
         details={"why": why},
     )
-    with ctx.store.write() as connection:
+    with ctx.store.write(shared=True) as connection:
         audit.append(connection, event, now)

@@ -228,10 +228,11 @@ class TokenBroker:
             return
         now = self._ctx.clock.now()
         try:
-            with self._ctx.store.write() as connection:
+            # Rows in one order, whoever counts: two processes at it must not wait for one another.
+            with self._ctx.store.write(shared=True) as connection:
                 uses = [
                     {"attempt": attempt, "digest_": digest, "n": n, "at": now}
-                    for (attempt, digest, _key), n in batch.items()
+                    for (attempt, digest, _key), n in sorted(batch.items())
                 ]
                 token_store.count_uses(connection, uses)
                 used = {key for _attempt, _digest, key in batch}
@@ -294,9 +295,10 @@ class TokenBroker:
 
     def _hand_out(self, digest: bytes, entry: Entry | None) -> Entry | None:
         """Record the first hand-out of the current token and remember it; None where things moved on."""
-        with self._ctx.store.write() as connection:
+        # The attempt's row is held, so that of two processes one records the first hand-out.
+        with self._ctx.store.write(shared=True) as connection:
             now = self._ctx.clock.now()
-            holder = token_store.holder_of(connection, digest)
+            holder = token_store.holder_of(connection, digest, for_change=True)
             if holder is None or not holder.may_have_tokens:
                 return None
             token = tokens.get(self._ctx, connection, holder.credential_id)

@@ -37,7 +37,7 @@ def heartbeat(ctx: Context, attempt_ids: Collection[str]) -> set[str]:
     """Say that these attempts go on; answers those that are over, whose jobs the worker must end."""
     if not attempt_ids:
         return set()
-    with ctx.store.write() as connection:
+    with ctx.store.write(shared=True) as connection:
         live = store.beat(connection, list(attempt_ids), ctx.clock.now())
     return set(attempt_ids) - live
 
@@ -53,8 +53,8 @@ def append_output(ctx: Context, attempt_id: str, text: str) -> bool:
 
     The caller has masked the stand-in key. The last lines may arrive after the attempt has ended.
     """
-    with ctx.store.write() as connection:
-        attempt = find_attempt(connection, attempt_id)
+    with ctx.store.write(shared=True) as connection:
+        attempt = _found(store.find_for_change(connection, attempt_id))  # its bytes are counted
         run = run_store.find(connection, attempt.run_id)
         return keep_output(ctx, connection, attempt, run.task if run else "", text)
 
@@ -75,7 +75,7 @@ def keep_output(ctx: Context, connection: sa.Connection, attempt: sa.Row[Any], t
 
 def progress(ctx: Context, attempt_id: str, done: int, total: int, text: str = "") -> None:
     """How far the job says it is; nothing happens where the attempt has ended."""
-    with ctx.store.write() as connection:
+    with ctx.store.write(shared=True) as connection:
         attempt = find_attempt(connection, attempt_id)
         if attempt.outcome is None:
             note_progress(connection, attempt.run_id, done, total, text)
@@ -95,7 +95,10 @@ def note_progress(connection: sa.Connection, run_id: str, done: int, total: int,
 
 def find_attempt(connection: sa.Connection, attempt_id: str) -> sa.Row[Any]:
     """The attempt's row. Raises NotFoundError."""
-    row = store.find(connection, attempt_id)
+    return _found(store.find(connection, attempt_id))
+
+
+def _found(row: sa.Row[Any] | None) -> sa.Row[Any]:
     if row is None:
         raise NotFoundError("There is no such attempt.", hint="Its run may have been removed.")
     return row

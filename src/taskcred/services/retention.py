@@ -1,7 +1,7 @@
 """Forgetting: ended runs with their output, closed prompts and notices, finished changes, ended grants, and
 what services were told; keeper.
 
-Audit events stay. Work is done in small transactions, since SQLite has one write lock: a hundred rows
+Audit events stay. Work is done in small transactions, since there is one write lock: a hundred rows
 hold it for a millisecond or two.
 """
 

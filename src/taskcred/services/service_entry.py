@@ -43,7 +43,7 @@ def let_in(
     )
     if last_used_at is None or ctx.clock.now() - last_used_at >= _NOTED_EVERY:
         # A request must not fail because it could not be counted.
-        with suppress(StoreBusyError), ctx.store.write() as connection:
+        with suppress(StoreBusyError), ctx.store.write(shared=True) as connection:
             note_use(connection)
             if not is_active:
                 record(ctx, connection, actor_of(principal), "service:enter", row.id, "refused")

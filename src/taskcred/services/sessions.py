@@ -119,7 +119,7 @@ def find(ctx: Context, session_id: Secret, visit: Visit) -> Principal | None:
             return None
         row = refreshed
     if now - row.last_seen_at >= _TOUCH_EVERY:
-        with ctx.store.write() as connection:
+        with ctx.store.write(shared=True) as connection:
             rows.touch(connection, digest, now)
     principal = _principal(row, ctx.sealer.open(row.sealed_token, _context(digest, "access")), visit)
     return _still_acting(ctx, row, principal) if row.acting_iam_id else principal

@@ -22,7 +22,7 @@ from taskcred.store import schedules as store
 from taskcred.store.prompts import Standing
 
 GRACE: Final = timedelta(minutes=1)  # late by no more, a time has not been missed: a restart takes less
-_BATCH: Final = 20  # due times of one transaction: it holds the one write lock of SQLite
+_BATCH: Final = 20  # due times of one transaction: it holds the one write lock
 
 
 def tick(ctx: Context, limit: int = 200) -> int:

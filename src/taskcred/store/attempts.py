@@ -48,6 +48,12 @@ def find(connection: sa.Connection, attempt_id: str) -> sa.Row[Any] | None:
     return connection.execute(sa.select(t.attempts).where(t.attempts.c.id == attempt_id)).first()
 
 
+def find_for_change(connection: sa.Connection, attempt_id: str) -> sa.Row[Any] | None:
+    """The same, locked until the transaction ends."""
+    query = sa.select(t.attempts).where(t.attempts.c.id == attempt_id)
+    return connection.execute(query.with_for_update(key_share=True)).first()
+
+
 def live_of_run(connection: sa.Connection, run_id: str) -> sa.Row[Any] | None:
     """The run's live attempt: there is at most one."""
     c = t.attempts.c

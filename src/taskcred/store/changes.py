@@ -24,8 +24,16 @@ class Change(NamedTuple):
 
 def append(connection: sa.Connection, kind: Kind, ref: str, now: datetime) -> None:
     """Tell every process that `ref` is no longer what it was; `Store.write` bumps the epoch after it."""
+    be_alone(connection)
     connection.execute(t.changes.insert().values(kind=kind, ref=ref, at=now))
     connection.info["changed"] = True
+
+
+def be_alone(connection: sa.Connection) -> None:
+    """Whoever reads on from the last id it saw must miss nothing, so ids are given in the order of commits: by
+    a writer that is alone. Raises RuntimeError for another, which is a bug."""
+    if connection.get_execution_options().get("writes") == "shared":
+        raise RuntimeError("a shared writer must not append to what is read in order")
 
 
 def newest(connection: sa.Connection) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,9 +11,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from taskcred.errors import StoreBusyError
+from taskcred.errors import InvalidRequestError, StoreBusyError, TaskcredError
+from taskcred.store import postgresql
 from taskcred.store.epoch import Epoch
 
 _open_here = threading.local()
@@ -55,26 +58,33 @@ class Store:
     def __init__(self, engine: sa.Engine, epoch: Epoch) -> None:
         self.engine = engine
         self.epoch = epoch
+        is_postgresql = engine.dialect.name == "postgresql"
+        self._snapshot: dict[str, Any] = postgresql.SNAPSHOT if is_postgresql else {}
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
+    def write(self, *, shared: bool = False) -> Iterator[sa.Connection]:
         """A transaction. Commits at the end of the block, rolls back on an exception.
+
+        Nobody else writes meanwhile: what the block has read stays true until it commits. On PostgreSQL that
+        can be waived: `shared` blocks go on beside one another, never beside the others, and must be right
+        whatever other shared ones do (docs/decisions/0006-writers-on-postgresql.md lists them).
 
         Where the block appended to `changes`, the epoch is bumped after the commit and before this
         returns, so that every process on the host has heard before the caller answers (at-once).
         Raises StoreBusyError when the database is locked or away.
         """
-        with _translated(), _counted(), self.engine.connect() as connection:
-            with connection.begin():
-                yield connection
+        with translated(), _counted(), self.engine.connect() as connection:
+            writer = connection.execution_options(writes="shared" if shared else "alone")
+            with writer.begin():
+                yield writer
             if connection.info.pop("changed", False):
                 self.epoch.bump()
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
-        """A read-only transaction: one snapshot, never waits for writers on SQLite."""
-        with _translated(), _counted(), self.engine.connect() as connection:
-            reader = connection.execution_options(read_only=True)
+        """A read-only transaction: one snapshot, never waits for writers."""
+        with translated(), _counted(), self.engine.connect() as connection:
+            reader = connection.execution_options(read_only=True, **self._snapshot)
             with reader.begin():
                 yield reader
 
@@ -89,16 +99,46 @@ def _counted() -> Iterator[None]:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
+def translated() -> Iterator[None]:
+    """Raises the database's errors in our words; what breaks a constraint stays what it is."""
     try:
         yield
-    except OperationalError as error:
-        if _OUTDATED.match(str(error.orig)):
-            raise StoreBusyError(
+    except PoolTimeoutError as error:
+        raise _in_our_words("busy") from error
+    except DBAPIError as error:
+        meaning = _meaning(error)
+        if meaning is None:
+            raise
+        raise _in_our_words(meaning) from error
+
+
+def _meaning(error: DBAPIError) -> postgresql.Meaning | None:
+    if not isinstance(error.orig, sqlite3.Error):
+        return postgresql.meaning(error)
+    if not isinstance(error, OperationalError):
+        return None
+    return "outdated" if _OUTDATED.match(str(error.orig)) else "busy"
+
+
+def _in_our_words(meaning: postgresql.Meaning) -> TaskcredError:
+    match meaning:
+        case "outdated":
+            return StoreBusyError(
                 "The records are those of an older release than this program.",
                 hint="The operator stops `taskcred serve` and starts it again: a start brings them up to date.",
                 code="store_outdated",
-            ) from error
-        raise StoreBusyError(
-            "The records database is busy or away.", hint="Try again; `taskcred doctor` tells more."
-        ) from error
+            )
+        case "refused":
+            return StoreBusyError(
+                "The database does not let taskcred's role do its work.",
+                hint="The operator makes the role of database.url the owner of its database.",
+            )
+        case "busy":
+            return StoreBusyError(
+                "The records database is busy or away.", hint="Try again; `taskcred doctor` tells more."
+            )
+        case "unfit":
+            return InvalidRequestError(
+                "A value is too long, too large, or holds a character that cannot be stored.",
+                hint="Shorten texts, and leave out NUL characters.",
+            )

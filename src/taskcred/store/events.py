@@ -1,7 +1,7 @@
 """What services are told: appended in the transaction of what it tells of, delivered by the keeper, polled.
 
-Writers queue up on SQLite, so the order of ids is the order of commits, and a poller that goes on after
-the last id it saw misses nothing.
+Whoever appends is the only writer meanwhile, so the order of ids is the order of commits, and a poller that
+goes on after the last id it saw misses nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 import sqlalchemy as sa
 
+from taskcred.store.changes import be_alone
 from taskcred.store.service_tables import service_events, services
 
 EventType = Literal[
@@ -47,6 +48,7 @@ def insert(
     connection: sa.Connection, service_id: str, event_type: EventType, data: dict[str, Any], now: datetime
 ) -> None:
     """An event; due at once where the service has a webhook."""
+    be_alone(connection)
     s = services.c
     url = connection.execute(sa.select(s.webhook_url).where(s.id == service_id)).scalar_one()
     connection.execute(

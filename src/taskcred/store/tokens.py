@@ -187,15 +187,18 @@ class Holder:
         return self.is_live and self.credential_state is CredentialState.USABLE
 
 
-def holder_of(connection: sa.Connection, standin_digest: bytes) -> Holder | None:
-    """Whose stand-in key has this digest."""
+def holder_of(connection: sa.Connection, standin_digest: bytes, *, for_change: bool = False) -> Holder | None:
+    """Whose stand-in key has this digest. `for_change` locks the attempt's row until the transaction ends."""
     a, r, c = t.attempts.c, t.runs.c, t.task_credentials.c
-    row = connection.execute(
+    query: sa.Select[Any] = (
         sa.select(a.id, a.run_id, a.credential_id, r.account_id, r.iam_id, a.outcome, a.addresses, c.state)
         .join(t.runs, r.id == a.run_id)
         .join(t.task_credentials, c.id == a.credential_id)
         .where(a.standin_digest == standin_digest)
-    ).one_or_none()
+    )
+    if for_change:
+        query = query.with_for_update(of=t.attempts, key_share=True)
+    row = connection.execute(query).one_or_none()
     if row is None:
         return None
     return Holder(

@@ -7,10 +7,13 @@ Every fake lets a test script its failures and look at what was asked of it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import cast
+
+import sqlalchemy as sa
 
 from taskcred.domain.permissions import Authentication, Principal
 from taskcred.domain.policy import Policy
@@ -22,6 +25,7 @@ from taskcred.services.context import Context, RunQueue
 from taskcred.store import migrate
 from taskcred.store.engine import Store, sqlite_engine
 from taskcred.store.epoch import Epoch
+from taskcred.store.postgresql import postgresql_engine
 from taskcred.store.sealer import Sealer
 from taskcred.testing.guards import GuardedProvider, GuardedVault
 from taskcred.testing.provider import InMemoryIdentityProvider, Person
@@ -47,7 +51,15 @@ __all__ = [
     "interactive",
     "make_context",
     "programmatic",
+    "records_engine",
 ]
+
+
+def records_engine(directory: Path) -> sa.Engine:
+    """An engine on `directory`/records.db, or on the PostgreSQL database that TASKCRED_DATABASE__URL names: the
+    same tests hold on both."""
+    url = os.environ.get("TASKCRED_DATABASE__URL", "")
+    return postgresql_engine(url) if url else sqlite_engine(directory / "records.db")
 
 
 def make_context(
@@ -62,13 +74,13 @@ def make_context(
     policy: Policy | None = None,
     tasks: Mapping[str, Task] | None = None,
 ) -> Context:
-    """A context on `directory`/records.db. Called again with the same directory and vault, it is what a
+    """A context on the records of `directory` (see `records_engine`). Called again with the same directory and vault, it is what a
     restarted process would have. `ctx.vault` and `ctx.provider` are guarded and forward what the fakes add
     (`ctx.provider.add_person(...)`)."""
     clock = clock or FrozenClock()
     vault = vault or InMemoryVault()
     provider = provider or InMemoryIdentityProvider(clock, url=public_url)
-    engine = sqlite_engine(directory / "records.db")
+    engine = records_engine(directory)
     migrate.upgrade(engine)
     if not vault.paths("tokens/keyset"):
         vault.store("tokens/keyset", Sealer.new_keyset())

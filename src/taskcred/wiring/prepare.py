@@ -14,10 +14,10 @@ from taskcred.iam import operator
 from taskcred.jobs.queue import migrate_engine
 from taskcred.ports import Vault
 from taskcred.store import migrate, tokens, workers
-from taskcred.store.engine import Store, sqlite_engine
+from taskcred.store.engine import Store
 from taskcred.store.epoch import Epoch
 from taskcred.store.sealer import Sealer
-from taskcred.wiring.common import COOKIE_KEY, TOKEN_KEYSET
+from taskcred.wiring.common import COOKIE_KEY, TOKEN_KEYSET, has_records, open_records
 from taskcred.wiring.trusted import open_iam, open_vault
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def prepare(settings: Settings) -> None:
     """The vault comes first: where its master key does not open it this raises, and nothing was changed."""
     files = DataDir(settings.data_dir)
     vault = _lay(settings, files)
-    engine = sqlite_engine(files.records)
+    engine = open_records(settings)
     migrate_engine(engine)
     iam = open_iam(settings, vault)
     iam.prepare()
@@ -55,10 +55,10 @@ def _lay(settings: Settings, files: DataDir) -> EmbeddedVault | OpenBaoVault:
     vault = open_vault(settings)
     try:
         if settings.vault.kind == "openbao":
-            _verify_belonging(vault, settings.vault.openbao.mount, has_records=files.records.exists())
+            _verify_belonging(vault, settings.vault.openbao.mount, are_there=has_records(settings))
         vault.store_once(TOKEN_KEYSET, Sealer.new_keyset())
         vault.store_once(COOKIE_KEY, Secret(secrets.token_urlsafe(32)))
-        engine = sqlite_engine(files.records)
+        engine = open_records(settings)
         migrate.upgrade(engine)
         engine.dispose()
     except BaseException:
@@ -67,15 +67,15 @@ def _lay(settings: Settings, files: DataDir) -> EmbeddedVault | OpenBaoVault:
     return vault
 
 
-def _verify_belonging(vault: Vault, mount: str, *, has_records: bool) -> None:
+def _verify_belonging(vault: Vault, mount: str, *, are_there: bool) -> None:
     """Refuse a mount that is not that of these records: all keys would seem lost, or another installation's
     be cleared away. Since the shared keys come first, records without them are another mount's."""
-    if has_records and not vault.paths(TOKEN_KEYSET):
+    if are_there and not vault.paths(TOKEN_KEYSET):
         raise ConfigurationError(
             f"The mount {mount} holds nothing of this installation.",
             hint="Check `vault.kind`, `vault.openbao.mount` and `vault.openbao.namespace`; nothing was changed.",
         )
-    if not has_records and not set(vault.paths()) <= {TOKEN_KEYSET, COOKIE_KEY}:
+    if not are_there and not set(vault.paths()) <= {TOKEN_KEYSET, COOKIE_KEY}:
         raise ConfigurationError(
             f"The mount {mount} holds another installation's keys, or this one's records are lost.",
             hint="Give each installation a mount of its own, or restore the records' backup; nothing was changed.",

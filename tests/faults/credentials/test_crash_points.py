@@ -93,8 +93,8 @@ class FusedStore(Store):
         self._fuse = fuse
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
-        with self._fuse.step("commit"), super().write() as connection:
+    def write(self, *, shared: bool = False) -> Iterator[sa.Connection]:
+        with self._fuse.step("commit"), super().write(shared=shared) as connection:
             yield connection
 
 
@@ -203,7 +203,8 @@ def setting(tmp_path: Path) -> Iterator[Setting]:
     @sa.event.listens_for(engine, "connect")
     def _no_sync(connection: Any, _record: Any) -> None:
         # Our crashes are of a process, not of power, and a thousand waits for the disk add nothing.
-        connection.execute("PRAGMA synchronous=OFF")
+        if engine.dialect.name == "sqlite":
+            connection.execute("PRAGMA synchronous=OFF")
 
     engine.dispose()
     yield made

@@ -39,11 +39,11 @@ class Fused(Store):
         self._left, self._side = at, side
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
+    def write(self, *, shared: bool = False) -> Iterator[sa.Connection]:
         self._left -= 1
         if self._left == 0 and self._side == "before":
             raise CrashError
-        with super().write() as connection:
+        with super().write(shared=shared) as connection:
             yield connection
         if self._left == 0:
             raise CrashError

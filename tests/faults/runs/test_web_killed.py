@@ -93,6 +93,7 @@ def _attempts(data_dir: Path, run: str) -> list[str | None]:
         return [row[0] for row in rows]
 
 
+@pytest.mark.only_on("sqlite")  # a whole server, and it reads the file; PostgreSQL has one of its own
 @pytest.mark.slow
 @pytest.mark.promise("dead-with-the-run")
 def test_web_is_killed_between_the_commit_of_a_begin_and_its_answer(engine: Engine) -> None:
@@ -118,6 +119,7 @@ def _begin_again(engine: Engine, run: str) -> dict[str, Any] | None:
         return None  # web is on its way
 
 
+@pytest.mark.only_on("sqlite")  # the same server
 @pytest.mark.slow
 def test_a_key_is_bound_to_the_address_that_the_server_sees(engine: Engine) -> None:
     run = engine.start()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, cast
 
 import jwt
@@ -45,10 +46,10 @@ class Outage(Store):
         self.after_write: Callable[[], None] | None = None  # what happens once, right after a commit
 
     @contextmanager
-    def write(self) -> Iterator[sa.Connection]:
+    def write(self, *, shared: bool = False) -> Iterator[sa.Connection]:
         if self.is_away:
             raise StoreBusyError("switched off")
-        with super().write() as connection:
+        with super().write(shared=shared) as connection:
             yield connection
         then, self.after_write = self.after_write, None
         if then:
@@ -183,18 +184,18 @@ def test_what_is_taken_away_is_refused_by_the_next_request(
 
 @pytest.mark.promise("at-once")
 def test_what_another_process_takes_away_is_refused_by_the_next_request(
-    world: World, broker: TokenBroker, attempt: Attempt
+    broker: TokenBroker, attempt: Attempt, tmp_path: Path
 ) -> None:
     broker.issue(attempt.key)
-    directory = str(world.ctx.store.engine.url.database).rpartition("/")[0]
     script = f"""
 from datetime import UTC, datetime
 from pathlib import Path
 from taskcred.store import changes, tables as t
-from taskcred.store.engine import Store, sqlite_engine
+from taskcred.store.engine import Store
 from taskcred.store.epoch import Epoch
-place = Path({directory!r})
-with Store(sqlite_engine(place / "records.db"), Epoch(place / "epoch")).write() as connection:
+from taskcred.testing import records_engine
+place = Path({str(tmp_path)!r})
+with Store(records_engine(place), Epoch(place / "epoch")).write() as connection:
     connection.execute(t.attempts.update().values(outcome="succeeded"))
     changes.append(connection, "attempt", {attempt.id!r}, datetime.now(UTC))
 """

@@ -251,6 +251,7 @@ def test_nothing_waits_for_a_service_that_has_ended(room: Room) -> None:
     assert (_states(room, ended), _states(room, living)) == (["no_webhook"], ["open"])
 
 
+@pytest.mark.only_on("sqlite")  # it reads SQLite's plans
 def test_what_was_sent_makes_finding_what_is_due_no_dearer(room: Room) -> None:
     plans: list[str] = []
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from taskcred.domain.credentials import Generated
 from taskcred.domain.grants import GrantEnd, GrantState
@@ -161,13 +163,15 @@ def test_what_cannot_be_recorded_does_not_end(room: Room) -> None:
     grant_id = _give(room, owner, service_id)
     run_id = _start(room, service_id, grant_id)
     begun = _begin(room, service_id, run_id)
-    with room.ctx.store.write() as connection:
-        connection.exec_driver_sql(
-            "create trigger full before insert on audit_events when new.action = 'grant:end'"
-            " begin select raise(abort, 'full'); end"
-        )
-    with pytest.raises(Exception, match="full"):
+
+    def fail_at_the_end(_conn: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        if "INSERT INTO audit_events" in statement and "grant:end" in str(parameters):
+            raise RuntimeError("full")
+
+    sa.event.listen(room.ctx.store.engine, "before_cursor_execute", fail_at_the_end)
+    with pytest.raises(RuntimeError, match="full"):
         grants.end(room.ctx, owner, grant_id)
+    sa.event.remove(room.ctx.store.engine, "before_cursor_execute", fail_at_the_end)
     assert grants.get(room.ctx, owner, grant_id).state is GrantState.ACTIVE
     assert _state(room, owner, run_id)[0] is RunState.RUNNING
     broker = TokenBroker(room.ctx)

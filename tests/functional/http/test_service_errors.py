@@ -155,7 +155,7 @@ def first_request_under_way(case: Case) -> Any:
 def records_away(case: Case) -> Any:
     class Away(Store):
         @contextmanager
-        def write(self) -> Iterator[sa.Connection]:
+        def write(self, *, shared: bool = False) -> Iterator[sa.Connection]:
             raise StoreBusyError("The records database is busy or away.", hint="Try again.")
             yield
 

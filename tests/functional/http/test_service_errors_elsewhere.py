@@ -102,7 +102,7 @@ def begin_while_the_credential_changes(case: Case) -> Any:
         """The owner makes a new credential just before our transaction."""
 
         @contextmanager
-        def write(self) -> Iterator[sa.Connection]:
+        def write(self, *, shared: bool = False) -> Iterator[sa.Connection]:
             case.with_context(store=store)
             case.give_credential()
             with store.write() as connection:

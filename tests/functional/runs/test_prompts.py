@@ -216,6 +216,7 @@ def _settle(room: Room) -> Explained:
     return explained
 
 
+@pytest.mark.only_on("sqlite")  # it reads SQLite's plans
 def test_other_owners_parked_runs_cost_an_answer_nothing(room: Room) -> None:
     alone = _settle(room)
     room.park_many(10_000)

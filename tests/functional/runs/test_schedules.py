@@ -329,6 +329,7 @@ def test_the_next_times_follow_the_time_zone() -> None:
     ]
 
 
+@pytest.mark.only_on("sqlite")  # it reads SQLite's plans
 def test_an_idle_tick_looks_at_one_row_of_an_index(room: Room) -> None:
     owner = room.owner()
     room.give_credential(owner)
