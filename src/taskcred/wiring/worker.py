@@ -99,6 +99,7 @@ def _hidden(settings: Settings, files: DataDir) -> list[Path]:
         settings.vault.master_key_file,
         settings.vault.openbao.secret_id_file,
         settings.vault.openbao.token_file,
+        settings.database.password_file,
         settings.server.tls_key,
         settings.notices.smtp_password_file,
         settings.notices.webhook_secret_file,
