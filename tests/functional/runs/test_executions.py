@@ -715,6 +715,12 @@ def test_an_owner_takes_a_services_access_away(
     assert (live.attempt_id, live.executor) == (begun.attempt_id, service.iam_id)
     access.end_access(room.ctx, owner, live.attempt_id)
     assert not is_live(room, begun)
+    # A heartbeat says so, and there is no other attempt with another key.
+    told = refused(lambda: executions.heartbeat(room.ctx, service, run.id, begun.attempt_id))
+    assert told.error_code == "attempt_ended"
+    assert state(room, owner, run) == (RunState.CANCELLED, "Its owner ended its access.")
+    assert refused(lambda: executions.begin(room.ctx, service, run.id)).error_code == "cancelled"
+    assert "run.ended" in [kind for kind, _ in room.told(service)]
 
 
 def test_addresses_are_kept_in_canonical_form_and_shown(
