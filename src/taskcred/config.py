@@ -233,7 +233,11 @@ class NoticeSettings(Section):
     webhook_secret_file: Path | None = Field(
         None, description="File with the webhook's signing secret (whsec_...)."
     )
-    repeat_prompt: Duration = Field(timedelta(days=1), description="An open prompt is repeated after this.")
+    repeat_prompt: Duration = Field(
+        timedelta(days=1),
+        description="An open prompt is repeated after this; of those that open within it, an owner is told of "
+        "three.",
+    )
 
 
 class ServiceSettings(Section):

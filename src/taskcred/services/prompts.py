@@ -25,6 +25,7 @@ from taskcred.store import runs as run_store
 
 OPENED: Final = "prompt.opened"
 REMINDER: Final = "prompt.reminder"
+_MOST_TOLD: Final = 3  # openings; else a service that starts and cancels sends its owner a mail each time
 
 
 def address(ctx: Context, prompt_id: str, run_id: str, return_to: str) -> str:
@@ -45,7 +46,8 @@ def open_for(
     """The owner's open prompt, opened now if there is none; answers its id.
 
     Runs in the caller's transaction, so that what waits and the prompt for it commit together. `why` is
-    "missing", "unusable" or "locked". The owner is told when it opens, then daily (`remind_due`).
+    "missing", "unusable" or "locked". The owner is told when it opens, unless just told of several that did,
+    then daily (`remind_due`).
     """
     now = ctx.clock.now()
     row = store.find_open(connection, account_id, iam_id)
@@ -54,9 +56,10 @@ def open_for(
             store.set_why(connection, row.id, why)
         return str(row.id)
     prompt_id = str(uuid.uuid4())
-    notify_at = now + ctx.policy.notices.repeat_prompt
-    store.insert(connection, prompt_id, account_id, iam_id, why, now, notify_at)
-    notices.add(ctx, connection, account_id, iam_id, OPENED, _payload(prompt_id, why))
+    repeat = ctx.policy.notices.repeat_prompt
+    store.insert(connection, prompt_id, account_id, iam_id, why, now, now + repeat)
+    if notice_store.count_since(connection, account_id, iam_id, OPENED, now - repeat) < _MOST_TOLD:
+        notices.add(ctx, connection, account_id, iam_id, OPENED, _payload(prompt_id, why))
     _audit(connection, "prompt:open", actor, account_id, iam_id, prompt_id, now, {"why": why})
     return prompt_id
 

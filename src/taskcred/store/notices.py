@@ -63,6 +63,19 @@ def insert(
     )
 
 
+def count_since(connection: sa.Connection, account_id: str, iam_id: str, kind: str, since: datetime) -> int:
+    """How often an owner was told this since then, whatever became of it."""
+    c = t.notices.c
+    told = sa.select(sa.func.count()).where(
+        c.account_id == account_id,
+        c.iam_id == iam_id,
+        c.created_at > since,
+        c.kind == kind,
+        c.channel == "page",
+    )
+    return int(connection.execute(told).scalar_one())
+
+
 def withdraw(
     connection: sa.Connection, account_id: str, iam_id: str, kinds: Sequence[str], now: datetime
 ) -> None:
