@@ -317,7 +317,7 @@ def test_who_acts_for_a_service_id_is_asked_for_it_and_gives_its_grant(
     browser = client(ada)
     post(browser, "/account", account_id=f"act-for:{robot}", return_to="/")
     link = _link(_service(house))
-    assert "Let Notebook server start work as the service id nightly?" in browser.get(link).text
+    assert "Let <bdi>Notebook server</bdi> start work as the service id nightly?" in browser.get(link).text
     assert _answer(browser, link, "allow").status_code == 303
     assert _given(house, ada) == []
     with house.ctx.store.read() as connection:
