@@ -133,7 +133,7 @@ def _refused(status: int, headers: Mapping[str, str], said: dict[str, Any], path
     # What is left helps a program: an existing id, the field that is wrong.
     details = {name: value for name, value in said.items() if name.isidentifier() and name not in _TAKEN}
     wait = headers.get("retry-after", "")
-    retry_after = int(wait) if wait.isdigit() else None
+    retry_after = int(wait) if wait.isascii() and wait.isdigit() else None
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimitedError(message, retry_after=retry_after or 1, hint=hint, code=code, **details)
     fallback = RequestError if status < HTTPStatus.INTERNAL_SERVER_ERROR else TaskcredError
@@ -146,19 +146,21 @@ def _refused(status: int, headers: Mapping[str, str], said: dict[str, Any], path
 
 
 def _said(body: Any) -> dict[str, Any]:
-    """The answer's members under our names."""
-    if not isinstance(body, dict):
-        return {}
-    if "errorMessage" in body:  # IBM's token endpoint
-        return {
-            "message": body["errorMessage"],
-            "code": body.get("errorCode"),
-            "hint": body.get("errorDetails") or "",
-        }
-    if "status_code" in body and body.get("errors"):  # IBM's resources
-        said = {"request_id": body.get("trace", ""), **body["errors"][0]}
-        said["action_url"] = said.pop("more_info", "") or None
-        return said
-    said = {name: value for name, value in body.items() if name not in {"type", "title", "status"}}
-    said["message"] = said.pop("detail", "")
-    return said
+    """The answer's members under our names; empty where they are nobody's that we know."""
+    match body:
+        case {"errorMessage": str(message)}:  # IBM's token endpoint
+            said = {
+                "message": message,
+                "code": body.get("errorCode"),
+                "hint": body.get("errorDetails") or "",
+            }
+        case {"status_code": _, "errors": [{**first}, *_]}:  # IBM's resources
+            said = {"request_id": body.get("trace", ""), **first}
+            said["action_url"] = said.pop("more_info", "") or None
+        case {**members}:
+            said = {name: value for name, value in members.items() if name not in {"type", "title", "status"}}
+            said["message"] = said.pop("detail", "")
+        case _:
+            return {}
+    is_text = all(isinstance(said.get(name) or "", str) for name in ("message", "code", "hint", "action_url"))
+    return said if is_text else {}

@@ -49,6 +49,7 @@ def is_permitted(text: str, *, explicit: bool) -> bool:
     if (
         address in _METADATA
         or address.is_link_local
+        or getattr(address, "is_site_local", False)  # IPv6's alone
         or address.is_multicast
         or address.is_unspecified
         or address.is_reserved

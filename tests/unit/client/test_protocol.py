@@ -137,6 +137,24 @@ def test_a_refusal_by_somebody_else_has_a_hint_too(status: int, clock: Clock) ->
     assert refused.value.hint
 
 
+@pytest.mark.parametrize(
+    "strange",
+    [
+        answer(400, {"code": ["a"], "detail": "No."}),
+        answer(400, {"detail": {"a": 1}}),
+        answer(400, {"status_code": 400, "errors": ["a"]}),
+        answer(400, {"status_code": 400, "errors": {"a": 1}}),
+        answer(400, {"errorMessage": 1}),
+        answer(400, {}, retry_after="\u00b2"),
+    ],
+)
+def test_a_refusal_of_a_strange_shape_is_an_error_of_ours(strange: Response, clock: Clock) -> None:
+    with pytest.raises(errors.InvalidRequestError) as refused:
+        drive(ask(GET), iter([strange]), clock)
+    assert refused.value.message == "/x answered 400."
+    assert refused.value.retry_after is None
+
+
 def test_a_certificate_that_is_not_trusted_is_not_tried_again(clock: Clock) -> None:
     with pytest.raises(errors.ConfigurationError):
         drive(ask(GET), iter([ConfigurationError("not trusted")]), clock)

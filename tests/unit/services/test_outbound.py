@@ -24,6 +24,7 @@ from taskcred.services import outbound
         ("169.254.169.254", False, False),
         ("169.254.169.254", True, False),
         ("fe80::1%eth0", True, False),
+        ("fec0::1", False, False),
         ("0.0.0.0", True, False),  # noqa: S104 - refused, not bound
         ("::", True, False),
         ("224.0.0.1", True, False),
