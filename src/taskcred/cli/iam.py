@@ -194,7 +194,9 @@ def set_password(
     if as_json:
         output.data({"user": user, "password_set": True})
         return
-    output.line("The password is set; earlier sign-ins have ended.")
+    output.line(
+        "The password is set; earlier sign-ins end with the access tokens they hold, within an hour by default."
+    )
 
 
 @app.command()
