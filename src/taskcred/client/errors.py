@@ -147,6 +147,7 @@ def _refused(status: int, headers: Mapping[str, str], said: dict[str, Any], path
 
 def _said(body: Any) -> dict[str, Any]:
     """The answer's members under our names; empty where they are nobody's that we know."""
+    said: dict[str, Any]
     match body:
         case {"errorMessage": str(message)}:  # IBM's token endpoint
             said = {
@@ -154,11 +155,11 @@ def _said(body: Any) -> dict[str, Any]:
                 "code": body.get("errorCode"),
                 "hint": body.get("errorDetails") or "",
             }
-        case {"status_code": _, "errors": [{**first}, *_]}:  # IBM's resources
+        case {"status_code": _, "errors": [dict(first), *_]}:  # IBM's resources
             said = {"request_id": body.get("trace", ""), **first}
             said["action_url"] = said.pop("more_info", "") or None
-        case {**members}:
-            said = {name: value for name, value in members.items() if name not in {"type", "title", "status"}}
+        case dict():
+            said = {name: value for name, value in body.items() if name not in {"type", "title", "status"}}
             said["message"] = said.pop("detail", "")
         case _:
             return {}
