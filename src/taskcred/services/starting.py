@@ -28,6 +28,8 @@ from taskcred.store import grants as grant_store
 from taskcred.store import runs as run_store
 
 _WINDOW: Final = timedelta(minutes=1)
+_MOST_RECORDED: Final = 10  # refusals of one service in one owner's audit trail within the window
+_LOOKED_AT: Final = 100  # the owner's latest events, to count them
 
 
 def start(
@@ -143,7 +145,8 @@ def _limit(ctx: Context, connection: sa.Connection, service_id: str, most: int) 
 
 
 def _record_refusal(ctx: Context, principal: Principal, new: runs.NewRun, why: str) -> None:
-    """The refusal is in the audit trail of the owner it concerns."""
+    """The refusal is in the audit trail of the owner it concerns, unless enough like it are: a service that tries
+    on and on must neither bury what else happened to its owner nor keep the records' one writer busy."""
     event = audit.Event(
         Permission.RUN_START.value,
         "refused",
@@ -154,5 +157,9 @@ def _record_refusal(ctx: Context, principal: Principal, new: runs.NewRun, why: s
         new.task[:64],
         details={"why": why, "service_id": new.service_id, "grant_id": new.grant_id},
     )
-    with ctx.store.write() as connection:
-        audit.append(connection, event, ctx.clock.now())
+    now = ctx.clock.now()
+    with ctx.store.read() as connection:
+        recorded = audit.count_alike(connection, event, now - _WINDOW, _LOOKED_AT)
+    if recorded < _MOST_RECORDED:
+        with ctx.store.write() as connection:
+            audit.append(connection, event, now)

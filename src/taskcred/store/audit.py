@@ -73,6 +73,21 @@ def append(connection: sa.Connection, event: Event, now: datetime) -> None:
     )
 
 
+def count_alike(connection: sa.Connection, event: Event, since: datetime, among: int) -> int:
+    """How many of its owner's latest `among` events since then have its actor, action and outcome. Reads no more
+    than those, however long the trail is."""
+    c = t.audit_events.c
+    owners = sa.select(t.audit_events).where(c.account_id == event.account_id, c.iam_id == event.iam_id)
+    latest = owners.order_by(c.id.desc()).limit(among).subquery()
+    alike = sa.select(sa.func.count()).where(
+        latest.c.at > since,
+        latest.c.actor == event.actor.id,
+        latest.c.action == event.action,
+        latest.c.outcome == event.outcome,
+    )
+    return int(connection.execute(alike).scalar_one())
+
+
 def of_owner(
     connection: sa.Connection, account_id: str, iam_id: str, *, before: int | None = None, limit: int = 50
 ) -> list[StoredEvent]:

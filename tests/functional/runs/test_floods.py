@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
+from taskcred.domain.permissions import Principal
+from taskcred.errors import ForbiddenError
 from taskcred.services import notices, prompts, runs
 from taskcred.store import tables as t
 
@@ -29,3 +33,35 @@ def test_an_owner_is_told_of_a_few_of_the_prompts_that_open_in_a_day(room: Room)
     runs.cancel(room.ctx, service, waiting.id)
     room.start(service, owner)
     assert [notice.kind for notice in notices.own(room.ctx, owner)] == [prompts.OPENED]
+
+
+def test_a_service_that_is_refused_is_in_its_owners_trail_ten_times_a_minute(room: Room) -> None:
+    owner, neighbour = room.owner(), room.owner("bob@example.test")
+    service, other = (room.service(tasks=("train",)) for _ in range(2))
+
+    def refusals(caller: Principal, whose: Principal, times: int) -> int:
+        for _ in range(times):
+            with pytest.raises(ForbiddenError) as refused:
+                room.start(caller, whose, "plain")
+            assert refused.value.error_code == "task_not_allowed"
+        return room.actions(whose).count("run:start refused")
+
+    assert refusals(service, owner, 12) == 10
+    assert refusals(other, owner, 1) == 11
+    assert refusals(service, neighbour, 1) == 1
+    room.clock.advance(timedelta(minutes=1))
+    assert refusals(service, owner, 1) == 12
+
+
+@pytest.mark.only_on("sqlite")  # it reads SQLite's plans
+def test_a_refusal_that_is_not_recorded_writes_nothing_and_reads_little(room: Room) -> None:
+    owner, service = room.owner(), room.service(tasks=())
+    with room.explained() as explained:
+        for _ in range(11):
+            explained.statements.clear()
+            explained.plans.clear()
+            with pytest.raises(ForbiddenError):
+                room.start(service, owner)
+    assert not [each for each in explained.statements if each.startswith(("INSERT", "UPDATE"))]
+    assert any("ix_audit_events_owner" in plan for plan in explained.plans)
+    assert not [plan for plan in explained.plans if plan.startswith("SCAN audit_events")]
