@@ -26,6 +26,7 @@ class RunPolicy:
     max_parked: int = 10_000  # waiting runs of one owner
     begin_within: timedelta = timedelta(days=7)  # a run that its service or owner begins no later fails
     again_within: timedelta = timedelta(days=7)  # a service tries a run again for so long, without a grant
+    max_attempts: int = 100  # of one run, where its executor asks for them one after the other
     cancel_patience: timedelta = timedelta(minutes=5)  # how long their attempts may go on once told to end
 
 

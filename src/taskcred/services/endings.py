@@ -201,8 +201,11 @@ def _decide(
 
 def _refuse_other(ctx: Context, connection: sa.Connection, run: sa.Row[Any]) -> str:
     """Why its executor gets no other attempt of the run, empty where it does. Else a service would go on for
-    ever, by one attempt after the other, after the date that its owner consented to, or was there."""
-    within = ctx.policy.runs.again_within
+    ever, by one attempt after the other: after the date that its owner consented to, or was there, or with as
+    much output of each as the task may keep."""
+    within, most = ctx.policy.runs.again_within, ctx.policy.runs.max_attempts
+    if run.attempts_made >= most:
+        return f"it has had {most} attempts already."
     if not _is_granted(ctx, connection, run):
         return "the grant it was started under has expired."
     is_bounded = run.executor == Executor.SERVICE and run.grant_id is None

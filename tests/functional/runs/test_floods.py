@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
 from taskcred.domain.permissions import Principal
+from taskcred.domain.runs import AttemptOutcome, RunState
 from taskcred.errors import ForbiddenError
-from taskcred.services import notices, prompts, runs
+from taskcred.services import executions, grants, notices, prompts, runs, starting
+from taskcred.services.events import service_of
 from taskcred.store import tables as t
 
 from .conftest import Room
@@ -65,3 +68,28 @@ def test_a_refusal_that_is_not_recorded_writes_nothing_and_reads_little(room: Ro
     assert not [each for each in explained.statements if each.startswith(("INSERT", "UPDATE"))]
     assert any("ix_audit_events_owner" in plan for plan in explained.plans)
     assert not [plan for plan in explained.plans if plan.startswith("SCAN audit_events")]
+
+
+@pytest.mark.promise("giving-up-is-visible")
+@pytest.mark.parametrize("starter", ["service", "its owner", "grant"])
+def test_a_run_is_not_tried_over_and_over_for_ever(room: Room, starter: str) -> None:
+    owner, service = room.owner(), room.service()
+    room.give_credential(owner)
+    if starter == "grant":
+        grant = grants.give(room.ctx, owner, service_id=service_of(service), tasks=["train"], days=30)
+        run = starting.start(room.ctx, service, task="train", parameters={}, grant_id=grant.id)
+    else:
+        run = room.start(service, owner) if starter == "service" else room.run(owner, "train")
+    executor = owner if starter == "its owner" else service
+    policy = room.ctx.policy
+    ctx = replace(room.ctx, policy=replace(policy, runs=replace(policy.runs, max_attempts=3)))
+
+    def try_it() -> tuple[RunState, str]:
+        begun = executions.begin(ctx, executor, run.id)
+        ended = executions.end(
+            ctx, executor, run.id, begun.attempt_id, AttemptOutcome.FAILED, reason="No disk.", again=True
+        )
+        return ended.state, ended.reason
+
+    assert [try_it()[0] for _ in range(2)] == [RunState.QUEUED] * 2
+    assert try_it() == (RunState.FAILED, "No disk. There is no other attempt: it has had 3 attempts already.")
