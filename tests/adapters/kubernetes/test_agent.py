@@ -99,6 +99,8 @@ def test_a_pod_that_is_deleted_takes_its_key_along(cluster: Cluster) -> None:
     session = TaskSession(cluster.server.url, stand_in_key(pod))
     pod.start("main")
     (work,) = eventually(lambda: children(pod.processes["main"].pid), "it works")
+    # Between its fork and its exec the shell's child would lose the signal.
+    eventually(lambda: Path(f"/proc/{work}/comm").read_text() == "sleep\n", "it is the program")
     # The kubelet ends the main container first, and gives the agent what is left of the grace period.
     assert pod.stop("main") == 128 + signal.SIGTERM
     assert not Path(f"/proc/{work}").exists()
