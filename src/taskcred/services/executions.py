@@ -71,10 +71,10 @@ def begin(ctx: Context, principal: Principal, run_id: str, addresses: Sequence[s
     ensured = attempts.ensure_token(ctx, standing.credential_id) if is_open and not standing.why else None
     with ctx.store.write() as connection:
         begun = _begin(ctx, connection, principal, run_id, ensured, bound_to)
+        if isinstance(begun, Begun):
+            return begun
         prompt = prompt_store.find_open(connection, run.account_id, run.iam_id)
         reason = endings.find_run(connection, run_id).reason
-    if isinstance(begun, Begun):
-        return begun
     where = None if prompt is None else prompts.address(ctx, prompt.id, run.id, run.return_to)
     raise _refusal(begun, where, reason)
 
