@@ -161,5 +161,5 @@ def _record_refusal(ctx: Context, principal: Principal, new: runs.NewRun, why: s
     with ctx.store.read() as connection:
         recorded = audit.count_alike(connection, event, now - _WINDOW, _LOOKED_AT)
     if recorded < _MOST_RECORDED:
-        with ctx.store.write() as connection:
+        with ctx.store.write(shared=True) as connection:
             audit.append(connection, event, now)
