@@ -42,6 +42,16 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+def see_it_give_up(pod: Pod, session: TaskSession) -> None:
+    """The key is dead, the files are gone, and the agent stays, not ready, until it is stopped."""
+    with pytest.raises(KeyRefusedError):
+        session.token()
+    eventually(lambda: not (pod.shared / "token").exists(), "the files are gone")
+    eventually(lambda: pod.probe() == 503, "it is not ready")
+    assert pod.processes["taskcred"].poll() is None
+    assert pod.stop("taskcred") == 0
+
+
 def stand_in_key(pod: Pod) -> str:
     lines = (pod.shared / "ibm-credentials.env").read_text().splitlines()
     return dict(line.split("=", 1) for line in lines)["IAM_IDENTITY_APIKEY"]
@@ -155,12 +165,7 @@ def test_when_the_grant_ends_the_files_go_and_a_restarted_agent_starts_nothing(c
     pod = started(cluster.pod())
     session = TaskSession(cluster.server.url, stand_in_key(pod))
     cluster.answer("POST", f"/v1/grants/{cluster.grant_id}/end", json={})
-    with pytest.raises(KeyRefusedError):
-        session.token()
-    eventually(lambda: not (pod.shared / "token").exists(), "the files are gone")
-    eventually(lambda: pod.probe() == 503, "it is not ready")
-    assert pod.processes["taskcred"].poll() is None
-    assert pod.stop("taskcred") == 0
+    see_it_give_up(pod, session)
     pod.start("taskcred")
     eventually(lambda: pod.log("taskcred").count("is cancelled") == 2, "it sees why")
     assert pod.processes["taskcred"].poll() is None
@@ -175,12 +180,7 @@ def test_when_the_owner_cancels_the_next_heartbeat_ends_the_key(cluster: Cluster
     run = cluster.runs()[0]
     cluster.answer("POST", f"/v1/runs/{run['id']}/cancel", json={})
     eventually(lambda: cluster.runs()[0]["state"] == "cancelled", "the agent ends the attempt")
-    with pytest.raises(KeyRefusedError):
-        session.token()
-    eventually(lambda: not (pod.shared / "token").exists(), "the files are gone")
-    eventually(lambda: pod.probe() == 503, "it is not ready")
-    assert pod.processes["taskcred"].poll() is None
-    assert pod.stop("taskcred") == 0
+    see_it_give_up(pod, session)
 
 
 def test_a_pod_of_another_service_account_is_refused(cluster: Cluster) -> None:
